@@ -1,0 +1,385 @@
+//! What a worker counts, and the names of every drop.
+//!
+//! One [`Counters`] per worker. Each counter has one writer, its worker; everyone may read (relaxed). The law that a test
+//! holds after every scenario (design rule 6):
+//! `received + from_host + originated = transmitted + punted + dropped + consumed + held`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter or gauge with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64); // worker: rw, control: ro
+
+impl Counter {
+    /// Adds `n`. Only the owning worker calls this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` away from a gauge. Only the owning worker calls this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge. Only the owning worker calls this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $function:literal, $name:literal;)+) => {
+        /// Why a packet was dropped. Every dropped packet has exactly one reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Drop { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Drop {
+            /// Every reason, in order.
+            pub const ALL: &'static [Drop] = &[$(Drop::$variant,)+];
+
+            /// The reason's name in metrics, in the CLI and in the documents.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Drop::$variant => $name,)+ }
+            }
+
+            /// The function that drops: the metric's `function` label.
+            #[must_use]
+            pub const fn function(self) -> &'static str {
+                match self { $(Drop::$variant => $function,)+ }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn explain(self) -> &'static str {
+                match self { $(Drop::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame is shorter than its Ethernet or VLAN header.
+    FrameShort, "port", "frame-short";
+    /// The frame came in several segments, which the packet path does not take.
+    MultiSegment, "port", "multi-segment";
+    /// The VLAN tag belongs to no interface of this port.
+    UnknownVlan, "port", "unknown-vlan";
+    /// The frame is addressed to another station's Ethernet address.
+    OtherStation, "port", "other-station";
+    /// The EtherType is neither IP nor ARP.
+    NotIp, "port", "not-ip";
+    /// The device did not accept the packet for transmission.
+    TransmitFull, "port", "transmit-full";
+    /// The IP header is shorter than the minimum, longer than the packet, or of the wrong version (RFC 1812 §5.2.2).
+    IpHeader, "ip", "ip-header";
+    /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2).
+    IpChecksum, "ip", "ip-checksum";
+    /// The IP length field exceeds what arrived (RFC 1812 §5.2.2).
+    IpLength, "ip", "ip-length";
+    /// The packet ends inside its transport header.
+    TransportShort, "ip", "transport-short";
+    /// The source address can't be a sender: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
+    BadSource, "ip", "bad-source";
+    /// The destination is loopback, unspecified or otherwise not to be forwarded (RFC 1812 §5.3.7).
+    BadDestination, "ip", "bad-destination";
+    /// Multicast and broadcast are not forwarded.
+    Multicast, "ip", "multicast";
+    /// A link-local address does not leave its link (RFC 3927 §7, RFC 4291 §2.5.6).
+    LinkLocal, "ip", "link-local";
+    /// The time to live or hop limit has run out; answered with time exceeded.
+    TtlExceeded, "ip", "ttl-exceeded";
+    /// No route leads to the destination; answered with destination unreachable.
+    NoRoute, "route", "no-route";
+    /// Larger than the next link takes and not to be fragmented; answered with the link's MTU.
+    TooBig, "route", "too-big";
+    /// Larger than the next link takes; fragmentation is not available yet.
+    FragmentationNeeded, "route", "fragmentation-needed";
+    /// The neighbour did not answer; answered with host or address unreachable.
+    NeighbourFailed, "route", "neighbour-failed";
+    /// Too many packets wait for the neighbour's resolution.
+    NeighbourQueueFull, "route", "neighbour-queue-full";
+    /// The neighbour table is full.
+    NeighbourTableFull, "route", "neighbour-table-full";
+    /// From outside, to an external address or an inside network, and no mapping or forward leads in.
+    Unsolicited, "nat44", "unsolicited";
+    /// A mapping exists, but its filtering does not admit this sender.
+    Filtered, "nat44", "filtered";
+    /// The session table is full; existing sessions are not evicted.
+    SessionTableFull, "nat44", "session-table-full";
+    /// The mapping table is full; existing mappings are not evicted.
+    MappingTableFull, "nat44", "mapping-table-full";
+    /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
+    NoPort, "nat44", "no-port";
+    /// A TCP segment without SYN belongs to no session.
+    TcpNotSyn, "nat44", "tcp-not-syn";
+    /// Fragments are not translated yet.
+    Fragment, "nat44", "fragment";
+    /// Only TCP, UDP and ICMP are port-translated.
+    Protocol, "nat44", "protocol";
+    /// From inside to an external address of our own; hairpin is not available yet.
+    Hairpin, "nat44", "hairpin";
+    /// An ICMP type that is neither a query nor an error (RFC 5508 REQ-10).
+    IcmpType, "nat44", "icmp-type";
+    /// An ICMP error whose checksum is wrong (RFC 5508 REQ-3).
+    IcmpErrorChecksum, "nat44", "icmp-error-checksum";
+    /// An ICMP error whose quoted IPv4 header is unreadable or has a wrong checksum (RFC 5508 REQ-3 a).
+    IcmpErrorQuote, "nat44", "icmp-error-quote";
+    /// An ICMP error that quotes a protocol without mappings, another error, or a fragment without its header.
+    IcmpErrorProtocol, "nat44", "icmp-error-protocol";
+    /// An ICMP error about a flow that has no session or mapping (RFC 5508 REQ-4).
+    IcmpErrorNoSession, "nat44", "icmp-error-no-session";
+    /// The queue to the control thread is full.
+    PuntQueueFull, "host", "punt-queue-full";
+    /// The control thread gave a packet that is not a valid frame or IP packet.
+    HostPacket, "host", "host-packet";
+    /// The packet pool is empty, so a packet of the host could not be sent.
+    PoolEmpty, "host", "pool-empty";
+}
+
+/// Number of drop reasons.
+pub const DROPS: usize = Drop::ALL.len();
+
+/// Why a mapping could not be made (RFC 7659's causes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MappingFailure {
+    /// No port left.
+    Ports,
+    /// Table full.
+    Memory,
+}
+
+impl MappingFailure {
+    /// Every cause, in order.
+    pub const ALL: [MappingFailure; 2] = [MappingFailure::Ports, MappingFailure::Memory];
+
+    /// The metric's `cause` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            MappingFailure::Ports => "ports",
+            MappingFailure::Memory => "memory",
+        }
+    }
+}
+
+/// What a session is counted under while it lives: protocol and state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionClass {
+    /// TCP before both sides have answered.
+    TcpOpening,
+    /// TCP established.
+    TcpEstablished,
+    /// TCP after a FIN or a RST.
+    TcpClosing,
+    /// UDP.
+    Udp,
+    /// ICMP query.
+    Icmp,
+}
+
+impl SessionClass {
+    /// Every class, in order.
+    pub const ALL: [SessionClass; 5] = [
+        SessionClass::TcpOpening,
+        SessionClass::TcpEstablished,
+        SessionClass::TcpClosing,
+        SessionClass::Udp,
+        SessionClass::Icmp,
+    ];
+
+    /// The metric's `proto` and `state` labels.
+    #[must_use]
+    pub const fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            SessionClass::TcpOpening => ("tcp", "opening"),
+            SessionClass::TcpEstablished => ("tcp", "established"),
+            SessionClass::TcpClosing => ("tcp", "closing"),
+            SessionClass::Udp => ("udp", "active"),
+            SessionClass::Icmp => ("icmp", "active"),
+        }
+    }
+}
+
+/// The ICMP errors that the gateway originates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum IcmpError {
+    /// IPv4 3/0: no route.
+    NetUnreachable4,
+    /// IPv4 3/1: neighbour failed, or no port left (D2).
+    HostUnreachable4,
+    /// IPv4 3/4.
+    FragmentationNeeded4,
+    /// IPv4 11/0.
+    TimeExceeded4,
+    /// IPv6 1/0: no route.
+    NoRoute6,
+    /// IPv6 1/3: neighbour failed.
+    AddressUnreachable6,
+    /// IPv6 2/0.
+    PacketTooBig6,
+    /// IPv6 3/0.
+    TimeExceeded6,
+}
+
+impl IcmpError {
+    /// Every error, in order.
+    pub const ALL: [IcmpError; 8] = [
+        IcmpError::NetUnreachable4,
+        IcmpError::HostUnreachable4,
+        IcmpError::FragmentationNeeded4,
+        IcmpError::TimeExceeded4,
+        IcmpError::NoRoute6,
+        IcmpError::AddressUnreachable6,
+        IcmpError::PacketTooBig6,
+        IcmpError::TimeExceeded6,
+    ];
+
+    /// Address family (4 or 6), type and code.
+    #[must_use]
+    pub const fn type_code(self) -> (u8, u8, u8) {
+        match self {
+            IcmpError::NetUnreachable4 => (4, 3, 0),
+            IcmpError::HostUnreachable4 => (4, 3, 1),
+            IcmpError::FragmentationNeeded4 => (4, 3, 4),
+            IcmpError::TimeExceeded4 => (4, 11, 0),
+            IcmpError::NoRoute6 => (6, 1, 0),
+            IcmpError::AddressUnreachable6 => (6, 1, 3),
+            IcmpError::PacketTooBig6 => (6, 2, 0),
+            IcmpError::TimeExceeded6 => (6, 3, 0),
+        }
+    }
+}
+
+/// Traffic of one interface.
+#[derive(Debug, Default)]
+pub struct InterfaceCounters {
+    /// Frames received.
+    pub received_packets: Counter,
+    /// Bytes received, Ethernet header included, FCS not.
+    pub received_bytes: Counter,
+    /// Frames that the device accepted.
+    pub transmitted_packets: Counter,
+    /// Bytes of these, Ethernet header included, FCS not.
+    pub transmitted_bytes: Counter,
+}
+
+/// Everything that one worker counts. On cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Packets taken from devices.
+    pub received: Counter,
+    /// Packets taken from the control thread.
+    pub from_host: Counter,
+    /// Packets that the engine made: ICMP errors.
+    pub originated: Counter,
+    /// Packets that a device accepted.
+    pub transmitted: Counter,
+    /// Packets given to the control thread.
+    pub punted: Counter,
+    /// Packets that went into another (reassembly).
+    pub consumed: Counter,
+    /// Packets held now, for a neighbour. Gauge.
+    pub held: Counter,
+    /// Packets dropped, by [`Drop`].
+    pub dropped: [Counter; DROPS],
+    /// Packets translated by NAT44, from inside and from outside.
+    pub nat44: [Counter; 2],
+    /// Packets routed untranslated, IPv4 and IPv6.
+    pub routed: [Counter; 2],
+    /// Sessions now, by [`SessionClass`]. Gauges.
+    pub sessions: [Counter; SessionClass::ALL.len()],
+    /// Sessions made.
+    pub session_creations: Counter,
+    /// Sessions ended by their timer.
+    pub session_timeouts: Counter,
+    /// Sessions ended for another reason: a new connection took their addresses and ports.
+    pub session_replacements: Counter,
+    /// Mappings now: TCP, UDP, ICMP. Gauges.
+    pub mappings: [Counter; 3],
+    /// Mappings that are held down now, their ports not to be reused yet. Gauge.
+    pub mappings_held: Counter,
+    /// Mappings made.
+    pub mapping_creations: Counter,
+    /// Mappings refused, by [`MappingFailure`].
+    pub mapping_failures: [Counter; MappingFailure::ALL.len()],
+    /// ICMP errors sent, by [`IcmpError`].
+    pub icmp_errors: [Counter; IcmpError::ALL.len()],
+    /// ICMP errors not sent because of the rate limit.
+    pub icmp_rate_limited: Counter,
+    /// Errors not sent because the packet pool was empty.
+    pub originate_failures: Counter,
+    /// Polls of the worker.
+    pub polls: Counter,
+    /// Polls that found no packet.
+    pub empty_polls: Counter,
+    /// Nanoseconds spent in polls that found packets.
+    pub busy_nanos: Counter,
+    /// By interface.
+    pub interfaces: Box<[InterfaceCounters]>,
+}
+
+impl Counters {
+    /// All zero, for this many interfaces.
+    #[must_use]
+    pub fn new(interfaces: usize) -> Self {
+        Counters {
+            received: Counter::default(),
+            from_host: Counter::default(),
+            originated: Counter::default(),
+            transmitted: Counter::default(),
+            punted: Counter::default(),
+            consumed: Counter::default(),
+            held: Counter::default(),
+            dropped: std::array::from_fn(|_| Counter::default()),
+            nat44: Default::default(),
+            routed: Default::default(),
+            sessions: Default::default(),
+            session_creations: Counter::default(),
+            session_timeouts: Counter::default(),
+            session_replacements: Counter::default(),
+            mappings: Default::default(),
+            mappings_held: Counter::default(),
+            mapping_creations: Counter::default(),
+            mapping_failures: Default::default(),
+            icmp_errors: Default::default(),
+            icmp_rate_limited: Counter::default(),
+            originate_failures: Counter::default(),
+            polls: Counter::default(),
+            empty_polls: Counter::default(),
+            busy_nanos: Counter::default(),
+            interfaces: (0..interfaces).map(|_| InterfaceCounters::default()).collect(),
+        }
+    }
+
+    /// Drops for one reason.
+    #[must_use]
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.dropped[reason as usize].get()
+    }
+
+    /// What is missing from the law of conservation: zero, always, between polls.
+    #[must_use]
+    pub fn imbalance(&self) -> i128 {
+        let sum = |counters: &[&Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
+        let dropped: i128 = self.dropped.iter().map(|c| i128::from(c.get())).sum();
+        sum(&[&self.received, &self.from_host, &self.originated])
+            - sum(&[&self.transmitted, &self.punted, &self.consumed, &self.held])
+            - dropped
+    }
+}

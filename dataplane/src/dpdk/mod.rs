@@ -1,0 +1,1 @@
+//! Safe owners over dpdk-sys.

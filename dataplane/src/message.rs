@@ -1,0 +1,81 @@
+//! What the control thread and a worker say to each other. Never on the packet's fast way.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::plan::{InterfaceId, MacAddr, Plan};
+
+/// What is known of a neighbour (RFC 826, RFC 4861), as the control thread publishes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// Use this link-layer address.
+    Reachable(MacAddr),
+    /// Use this link-layer address, and say [`FromWorker::NeighbourUsed`] once when you do (RFC 4861 §7.3.3: the first
+    /// packet sent to a stale neighbour starts its probing).
+    Stale(MacAddr),
+    /// Resolution failed: packets held for it are answered with an ICMP error and dropped; a later packet asks anew.
+    Failed,
+}
+
+/// One change of the neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourUpdate {
+    /// The interface it is on.
+    pub interface: InterfaceId,
+    /// Its network address.
+    pub address: IpAddr,
+    /// What is known of it now.
+    pub state: NeighbourState,
+}
+
+/// From the control thread to a worker, applied between bursts.
+#[derive(Clone, Debug)]
+pub enum ToWorker {
+    /// Use this plan from now on.
+    Plan(Arc<Plan>),
+    /// A neighbour changed.
+    Neighbour(NeighbourUpdate),
+    /// Send this frame as it is: an untagged Ethernet frame (ARP, NDP); the worker adds the interface's tag.
+    Frame {
+        /// Where it leaves.
+        interface: InterfaceId,
+        /// From the Ethernet header on, without a VLAN tag.
+        frame: Box<[u8]>,
+    },
+    /// Route this IP packet of the gateway's own (an echo reply): it finds its interface and neighbour as any other.
+    Packet {
+        /// From the IP header on.
+        packet: Box<[u8]>,
+    },
+    /// Finish: hold nothing more and leave the loop.
+    Stop,
+}
+
+/// From a worker to the control thread.
+#[derive(Debug)]
+pub enum FromWorker<P> {
+    /// A frame for the host: ARP, NDP, and what is addressed to the gateway itself. Untagged.
+    Punt {
+        /// Where it came in.
+        interface: InterfaceId,
+        /// The frame, from its Ethernet header on.
+        packet: P,
+    },
+    /// Packets wait for this neighbour. Said once per neighbour until it is answered.
+    Resolve {
+        /// The interface it is on.
+        interface: InterfaceId,
+        /// Its network address.
+        address: IpAddr,
+    },
+    /// A packet was sent to a neighbour published as [`NeighbourState::Stale`]. Said once per publication.
+    NeighbourUsed {
+        /// The interface it is on.
+        interface: InterfaceId,
+        /// Its network address.
+        address: IpAddr,
+    },
+    /// A message that has been applied comes back, so that its memory is freed off the packet path. With
+    /// [`ToWorker::Plan`] it holds the replaced plan.
+    Spent(ToWorker),
+}

@@ -1,0 +1,149 @@
+//! Packets on the heap: for tests, fuzzing and `turnpike replay`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::buffer::{Packet, PacketPool, RxChecksum};
+
+/// Room before the frame, as DPDK's `RTE_PKTMBUF_HEADROOM`, in bytes.
+pub const HEADROOM: usize = 128;
+
+/// Room behind the frame of an originated packet, in bytes.
+const TAILROOM: usize = 2048;
+
+/// A frame in a `Vec`, with headroom.
+#[derive(Debug)]
+pub struct HeapPacket {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    rx_checksum: RxChecksum,
+    lease: Option<Lease>,
+}
+
+/// Gives the slot back to the pool that a packet came from.
+#[derive(Debug)]
+struct Lease(Arc<AtomicUsize>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl HeapPacket {
+    /// A packet holding `frame`, with [`HEADROOM`] before it and 128 bytes behind it.
+    #[must_use]
+    pub fn from_frame(frame: &[u8]) -> Self {
+        let mut buffer = vec![0; HEADROOM + frame.len() + 128];
+        buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+        HeapPacket {
+            buffer,
+            start: HEADROOM,
+            end: HEADROOM + frame.len(),
+            rx_checksum: RxChecksum::Unknown,
+            lease: None,
+        }
+    }
+
+    /// The same packet with the given word of the device on its checksum.
+    #[must_use]
+    pub fn with_rx_checksum(mut self, rx_checksum: RxChecksum) -> Self {
+        self.rx_checksum = rx_checksum;
+        self
+    }
+}
+
+impl Packet for HeapPacket {
+    fn data(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    fn is_contiguous(&self) -> bool {
+        true
+    }
+
+    fn headroom(&self) -> usize {
+        self.start
+    }
+
+    fn tailroom(&self) -> usize {
+        self.buffer.len() - self.end
+    }
+
+    fn prepend(&mut self, n: usize) -> bool {
+        let fits = n <= self.start;
+        if fits {
+            self.start -= n;
+        }
+        fits
+    }
+
+    fn trim_front(&mut self, n: usize) -> bool {
+        let fits = n <= self.end - self.start;
+        if fits {
+            self.start += n;
+        }
+        fits
+    }
+
+    fn append(&mut self, n: usize) -> bool {
+        let fits = n <= self.tailroom();
+        if fits {
+            self.end += n;
+        }
+        fits
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+    }
+
+    fn rx_checksum(&self) -> RxChecksum {
+        self.rx_checksum
+    }
+}
+
+/// A bounded pool of [`HeapPacket`]s.
+#[derive(Debug, Clone)]
+pub struct HeapPool {
+    free: Arc<AtomicUsize>,
+}
+
+impl HeapPool {
+    /// A pool that gives at most `capacity` packets at a time.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        HeapPool { free: Arc::new(AtomicUsize::new(capacity)) }
+    }
+
+    /// How many packets can still be taken.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.load(Ordering::Relaxed)
+    }
+}
+
+impl PacketPool for HeapPool {
+    type Packet = HeapPacket;
+
+    fn alloc(&mut self) -> Option<HeapPacket> {
+        // Only this handle takes packets (`&mut self`); a packet dropped elsewhere only adds.
+        if self.free.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.free.fetch_sub(1, Ordering::Relaxed);
+        let lease = Some(Lease(Arc::clone(&self.free)));
+        Some(HeapPacket {
+            buffer: vec![0; HEADROOM + TAILROOM],
+            start: HEADROOM,
+            end: HEADROOM,
+            rx_checksum: RxChecksum::Unknown,
+            lease,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! Packets: the [`Packet`] trait with its two implementations (mbuf and heap), header views, parsing, checksums.
+
+pub mod buffer;
+pub mod heap;
+
+pub use buffer::{Packet, PacketPool, RxChecksum};
+pub use heap::{HeapPacket, HeapPool};
