@@ -18,4 +18,5 @@ pub mod plan;
 pub mod route;
 pub mod session;
 pub mod time;
+pub mod trace;
 pub mod worker;
