@@ -324,7 +324,7 @@ impl Index {
             return Ok(());
         }
         let id = self.top.wrapping_sub(self.overflow + 1);
-        if self.overflow as usize % BUCKETS == 0 {
+        if starts_segment(self.overflow) {
             self.take_segment(arena, id)?;
         }
         self.overflow += 1;
@@ -347,7 +347,7 @@ impl Index {
     /// Splits one bucket, if there is memory for it. If not, lists grow instead, until there is.
     fn grow(&mut self, arena: &mut BucketArena) {
         let new = self.buckets;
-        if new as usize % BUCKETS == 0 && self.take_segment(arena, new).is_err() {
+        if starts_segment(new) && self.take_segment(arena, new).is_err() {
             return;
         }
         let split = new & (self.mask >> 1);
@@ -372,7 +372,7 @@ impl Index {
         }
         (self.buckets, self.mask) = (last, mask);
         self.replace(arena, last);
-        if last as usize % BUCKETS == 0 {
+        if starts_segment(last) {
             self.give_segment(arena, last);
         }
     }
@@ -414,7 +414,7 @@ impl Index {
             *self.bucket_mut(id) = moved;
         }
         self.overflow -= 1;
-        if self.overflow as usize % BUCKETS == 0 {
+        if starts_segment(self.overflow) {
             self.give_segment(arena, youngest);
         }
         youngest
@@ -441,6 +441,11 @@ impl Index {
     fn give_segment(&mut self, arena: &mut BucketArena, id: u32) {
         arena.give(self.directory.get_mut(id as usize / BUCKETS).and_then(Option::take));
     }
+}
+
+/// Whether bucket `id` from either end of the directory is the first of its segment.
+const fn starts_segment(id: u32) -> bool {
+    (id as usize).is_multiple_of(BUCKETS)
 }
 
 #[cfg(test)]
