@@ -17,15 +17,14 @@ use arrayvec::ArrayVec;
 
 use crate::counters::{Counters, Drop, IcmpError, MappingFailure, SessionClass};
 use crate::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
+use crate::packet::checksum::Delta;
 use crate::packet::parse::{self, Fragment, Transport, View4, View6, ethertype, put16};
 use crate::packet::{Packet, PacketPool, error};
-use crate::plan::{
-    Filtering, ForwardProtocol, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId,
-};
+use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId};
+use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
 use crate::route::neighbour::{Held, Lookup, Neighbours, Waiting};
 use crate::session::tcp::{Segment, State, Tcp, Timer};
-use crate::packet::checksum::Delta;
 use crate::session::{Arenas, Context, Direction, NONE, Secret, Session, Shard, Tuple4, idle_time, wheel};
 use crate::steer::{SHARDS, ShardId, shard_of4};
 use crate::time::Time;
@@ -51,7 +50,11 @@ impl<P> Output<P> {
     #[must_use]
     pub fn new(held: usize) -> Self {
         let room = 4 * crate::worker::BURST + 2 * held;
-        Output { transmit: Vec::with_capacity(room), events: VecDeque::with_capacity(room), dropped: Vec::with_capacity(room) }
+        Output {
+            transmit: Vec::with_capacity(room),
+            events: VecDeque::with_capacity(room),
+            dropped: Vec::with_capacity(room),
+        }
     }
 }
 
@@ -161,7 +164,7 @@ pub struct Engine<P> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Story {
     shard: Option<u8>,
-    rule: Option<RuleRef>,
+    rule: RuleRef,
     session: SessionStep,
     after: Option<Endpoints>,
     error: Option<IcmpError>,
@@ -252,7 +255,9 @@ impl<P: Packet> Engine<P> {
                 self.counters.from_host.add(1);
                 match copy_of(pool, frame) {
                     Some(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
-                    Some(packet) => self.drop(packet, Drop::HostPacket, out),
+                    Some(packet) => {
+                        self.drop(packet, Drop::HostPacket, out);
+                    }
                     None => self.count_drop(Drop::PoolEmpty),
                 }
             }
@@ -338,7 +343,7 @@ impl<P: Packet> Engine<P> {
                 let id = first_id.wrapping_add(view.destination.wrapping_sub(first_address));
                 (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed())
             }
-            _ if self.plan.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
+            _ if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             _ => return None,
         };
         Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
@@ -351,7 +356,8 @@ impl<P: Packet> Engine<P> {
             Owner::Free => None,
             Owner::Static => {
                 let entry = self.plan.externals.get(external as usize)?;
-                static_entry(&self.plan, entry.address, entry.static_nat, proto, port).map(|it| shard_of4(it.inside))
+                let found = self.plan.policy.static_in(entry.address, entry.static_nat, proto, port);
+                found.map(|entry| shard_of4(entry.inside))
             }
         }
     }
@@ -495,7 +501,7 @@ impl<P: Packet> Engine<P> {
             if let Some(id) = self.live_session(&flow, now) {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
-        } else if view.transport == Transport::IcmpError && self.plan.is_inside(zone) {
+        } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
             match self.error_from_inside(packet, view, now, out) {
                 Ok(verdict) => return verdict,
                 // About a flow that is not translated: routed like any packet.
@@ -508,11 +514,11 @@ impl<P: Packet> Engine<P> {
         match (rule, prepared.flow) {
             (Some(rule), Some(flow)) => self.open_outbound(ingress, packet, view, &flow, rule, now, out),
             (Some(rule), None) => {
-                self.story.rule = Some(rule);
+                self.story.rule = rule.reference();
                 untranslatable(view).into()
             }
             (None, _) => {
-                if egress_zone.is_some_and(|to| self.plan.is_closed(zone, to, view.destination)) {
+                if egress_zone.is_some_and(|to| self.plan.policy.is_closed(zone, to, view.destination)) {
                     return Drop::Unsolicited.into();
                 }
                 self.route4(ingress, packet, view, out)
@@ -551,7 +557,7 @@ impl<P: Packet> Engine<P> {
         let ping = entry.answer_echo && view.transport == Transport::IcmpQuery(true);
         if entry.local || ping {
             Verdict::Punt
-        } else if self.plan.is_inside(self.zone(ingress)) {
+        } else if self.plan.policy.is_inside(self.zone(ingress)) {
             Drop::Hairpin.into()
         } else {
             match view.transport {
@@ -585,7 +591,7 @@ impl<P: Packet> Engine<P> {
                 (session.inside.reversed(), session.address_delta.inverse(), session.transport_delta.inverse())
             }
         };
-        self.story.rule = Some(session.rule);
+        self.story.rule = session.rule;
         self.story.session = SessionStep::Hit;
         let egress = match self.forward4(view, to.destination, out) {
             Ok(egress) => egress,
@@ -608,7 +614,9 @@ impl<P: Packet> Engine<P> {
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
-                    State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => SessionClass::TcpClosing,
+                    State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => {
+                        SessionClass::TcpClosing
+                    }
                 };
                 let restart = match timer {
                     Timer::Keep => None,
@@ -630,7 +638,7 @@ impl<P: Packet> Engine<P> {
     fn live_session(&mut self, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
-        if shard.session(id).is_some_and(|session| session.deadline >= now) {
+        if shard.session(id).is_some_and(|session| session.deadline > now) {
             return Some(id);
         }
         context.counters.session_timeouts.add(1);
@@ -640,25 +648,15 @@ impl<P: Packet> Engine<P> {
 
     // --- A new session ------------------------------------------------------------------------------------------------
 
-    /// The rule for a flow from inside, or the static entry that its source has.
-    fn rule_for(&self, from: ZoneId, to: ZoneId, view: &View4) -> Option<RuleRef> {
-        let spec = &self.plan.spec;
-        let of_zones = |index: &u16| {
-            let entry = spec.static_nat.get(usize::from(*index));
-            entry.is_some_and(|entry| entry.inside_zone == from && entry.outside_zone == to)
-        };
-        if let Some(index) = self.plan.static_out(view.source).filter(of_zones) {
-            return Some(RuleRef::Static(index));
+    /// What translates a flow from inside: the static entry that its source has, or a rule.
+    fn rule_for(&self, from: ZoneId, to: ZoneId, view: &View4) -> Option<Rule> {
+        let policy = &self.plan.policy;
+        let proto = Proto::from_ip(view.protocol);
+        let fits = |entry: &StaticEntry| entry.inside_zone == from && entry.outside_zone == to;
+        match policy.static_out(view.source, proto, view.source_port).filter(fits) {
+            Some(entry) => Some(Rule::Static(entry)),
+            None => policy.rule(from, to, view.source, view.destination).map(Rule::Nat44),
         }
-        let forward = forward_protocol(view).and_then(|it| self.plan.forward_out(view.source, it, view.source_port));
-        let of_zones = |index: &u16| {
-            let entry = spec.forwards.get(usize::from(*index));
-            entry.is_some_and(|entry| entry.inside_zone == from && entry.outside_zone == to)
-        };
-        if let Some(index) = forward.filter(of_zones) {
-            return Some(RuleRef::Forward(index));
-        }
-        self.plan.rule(from, to, view.source, view.destination).map(RuleRef::Nat44)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -668,11 +666,11 @@ impl<P: Packet> Engine<P> {
         packet: &mut P,
         view: &View4,
         flow: &Flow,
-        rule: RuleRef,
+        rule: Rule,
         now: Time,
         out: &mut Output<P>,
     ) -> Verdict {
-        self.story.rule = Some(rule);
+        self.story.rule = rule.reference();
         if !may_open(view) {
             return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Unsolicited }.into();
         }
@@ -681,17 +679,8 @@ impl<P: Packet> Engine<P> {
             Err(verdict) => return verdict,
         };
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
-            RuleRef::Static(index) => {
-                let Some(entry) = self.plan.spec.static_nat.get(usize::from(index)) else { return Drop::NoPort.into() };
-                (entry.external.to_bits(), flow.tuple.source_port, NONE, entry.filtering, true)
-            }
-            RuleRef::Forward(index) => {
-                let Some(entry) = self.plan.spec.forwards.get(usize::from(index)) else { return Drop::NoPort.into() };
-                let step = flow.tuple.source_port.wrapping_sub(entry.inside_port);
-                let port = entry.external_ports.start().wrapping_add(step);
-                (entry.external.to_bits(), port, NONE, entry.filtering, true)
-            }
-            RuleRef::Nat44(index) => {
+            Rule::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
+            Rule::Nat44(index) => {
                 let mapping = match self.mapping(flow, index, now) {
                     Ok(mapping) => mapping,
                     Err(reason) => {
@@ -709,7 +698,9 @@ impl<P: Packet> Engine<P> {
             }
         };
         let outside = outside_tuple(flow.tuple, external, port);
-        let new = NewSession { inside: flow.tuple, outside, mapping, rule, filtering, inbound_refresh, opened_inside: true };
+        let rule = rule.reference();
+        let inside = flow.tuple;
+        let new = NewSession { inside, outside, mapping, rule, filtering, inbound_refresh, opened_inside: true };
         match self.open(packet.data(), view, flow, new, now) {
             Ok((addresses, transport)) => {
                 self.translate(ingress, packet, view, Direction::Outbound, &outside, addresses, transport, egress)
@@ -746,11 +737,11 @@ impl<P: Packet> Engine<P> {
         let (port, remote) = (flow.tuple.source_port, flow.tuple.destination);
         let Some(entry) = plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
         let static_entry = match self.leases.owner(external, port) {
-            Owner::Static => static_entry(plan, entry.address, entry.static_nat, flow.proto, port),
+            Owner::Static => plan.policy.static_in(entry.address, entry.static_nat, flow.proto, port),
             Owner::Free | Owner::Shard(_) => None,
         };
         let (inside, inside_port, mapping, rule, filtering, refresh, from) = if let Some(entry) = static_entry {
-            (entry.inside, entry.port, NONE, entry.rule, entry.filtering, true, entry.outside_zone)
+            (entry.inside, entry.inside_port, NONE, entry.rule, entry.filtering, true, entry.outside_zone)
         } else {
             let Some(shard) = self.shards.get(flow.shard.index()) else { return Drop::Unsolicited.into() };
             let found = shard.mapping_of_external(&self.secret, external, port, flow.proto);
@@ -761,7 +752,7 @@ impl<P: Packet> Engine<P> {
             let reference = RuleRef::Nat44(mapping.rule);
             (mapping.inside, mapping.inside_port, id, reference, mapping.filtering, rule.inbound_refresh, rule.to)
         };
-        self.story.rule = Some(rule);
+        self.story.rule = rule;
         if zone != from {
             return Drop::Unsolicited.into();
         }
@@ -875,7 +866,7 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
-        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline >= now) {
+        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
             (session.inside, session.rule)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
@@ -886,11 +877,11 @@ impl<P: Packet> Engine<P> {
             (inside, RuleRef::Nat44(mapping.rule))
         } else {
             let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
-            let entry = static_entry(plan, entry.address, entry.static_nat, quote.proto, sent.source_port);
+            let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
-            (Tuple4 { source: entry.inside, source_port: entry.port, ..sent }, entry.rule)
+            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
         };
-        self.story = Story { shard: Some(shard_id.0), rule: Some(rule), session: SessionStep::Quoted, ..self.story };
+        self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, inside.source, out) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
@@ -921,12 +912,11 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.tuple_hash(&key, quote.proto);
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
-        let session = *session.filter(|session| session.deadline >= now).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = *session.filter(|session| session.deadline > now).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
-        let own = self.plan.static_out(view.source).and_then(|index| self.plan.spec.static_nat.get(usize::from(index)));
-        let source = own.map_or(session.outside.source, |entry| entry.external.to_bits());
-        self.story =
-            Story { shard: Some(shard_id.0), rule: Some(session.rule), session: SessionStep::Quoted, ..self.story };
+        let own = self.plan.policy.whole_out(view.source);
+        let source = own.map_or(session.outside.source, |entry| entry.external);
+        self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, view.destination, out) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
@@ -1060,13 +1050,7 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Untranslated.
-    fn route4(
-        &mut self,
-        ingress: InterfaceId,
-        packet: &mut P,
-        view: &View4,
-        out: &mut Output<P>,
-    ) -> Verdict {
+    fn route4(&mut self, ingress: InterfaceId, packet: &mut P, view: &View4, out: &mut Output<P>) -> Verdict {
         let egress = match self.forward4(view, view.destination, out) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
@@ -1199,7 +1183,9 @@ impl<P: Packet> Engine<P> {
             return;
         };
         let (target, destination) = match &read {
-            Read::Four(view) => (self.plan.target4(view.destination), IpAddr::V4(Ipv4Addr::from_bits(view.destination))),
+            Read::Four(view) => {
+                (self.plan.target4(view.destination), IpAddr::V4(Ipv4Addr::from_bits(view.destination)))
+            }
             Read::Six(view) => (self.plan.target6(view.destination), IpAddr::V6(Ipv6Addr::from_bits(view.destination))),
             Read::Arp => (None, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         };
@@ -1314,42 +1300,21 @@ struct NewSession {
     opened_inside: bool,
 }
 
-/// Where a static entry leads.
+/// What translates a flow from inside.
 #[derive(Clone, Copy, Debug)]
-struct StaticEntry {
-    inside: u32,
-    port: u16,
-    rule: RuleRef,
-    filtering: Filtering,
-    outside_zone: ZoneId,
+enum Rule {
+    Static(StaticEntry),
+    /// A NAT44 rule, by index.
+    Nat44(u16),
 }
 
-/// The static entry of an external address (host order) and port.
-fn static_entry(plan: &Plan, external: u32, whole: Option<u16>, proto: Proto, port: u16) -> Option<StaticEntry> {
-    if let Some(index) = whole {
-        let entry = plan.spec.static_nat.get(usize::from(index))?;
-        return Some(StaticEntry {
-            inside: entry.inside.to_bits(),
-            port,
-            rule: RuleRef::Static(index),
-            filtering: entry.filtering,
-            outside_zone: entry.outside_zone,
-        });
+impl Rule {
+    fn reference(&self) -> RuleRef {
+        match self {
+            Rule::Static(entry) => entry.rule,
+            Rule::Nat44(index) => RuleRef::Nat44(*index),
+        }
     }
-    let protocol = match proto {
-        Proto::Tcp => ForwardProtocol::Tcp,
-        Proto::Udp => ForwardProtocol::Udp,
-        Proto::Icmp => return None,
-    };
-    let index = plan.forward_in(external, protocol, port)?;
-    let entry = plan.spec.forwards.get(usize::from(index))?;
-    Some(StaticEntry {
-        inside: entry.inside.to_bits(),
-        port: entry.inside_port.wrapping_add(port.wrapping_sub(*entry.external_ports.start())),
-        rule: RuleRef::Forward(index),
-        filtering: entry.filtering,
-        outside_zone: entry.outside_zone,
-    })
 }
 
 fn tuple_of(view: &View4) -> Tuple4 {
@@ -1364,14 +1329,6 @@ fn tuple_of(view: &View4) -> Tuple4 {
 /// An outbound tuple as it looks outside. In a reply to a query from outside the inside end has no identifier: it stays 0.
 fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
-}
-
-fn forward_protocol(view: &View4) -> Option<ForwardProtocol> {
-    match view.transport {
-        Transport::Tcp(_) => Some(ForwardProtocol::Tcp),
-        Transport::Udp => Some(ForwardProtocol::Udp),
-        _ => None,
-    }
 }
 
 /// Whether a packet may be the first of a session: of TCP a SYN, of an ICMP query the request.

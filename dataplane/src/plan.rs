@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::policy::Policy;
 use crate::route::trie::Trie;
 
 /// Index of a port in [`Spec::ports`].
@@ -410,38 +411,6 @@ pub enum Target {
     Unreachable,
 }
 
-/// An IPv4 prefix, ready for matching.
-#[derive(Clone, Copy, Debug)]
-struct Match4 {
-    value: u32,
-    mask: u32,
-}
-
-impl Match4 {
-    fn all_of(prefixes: &[IpPrefix]) -> Vec<Match4> {
-        let of = |prefix: &IpPrefix| match prefix.address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len)).unwrap_or(0);
-                Some(Match4 { value: address.to_bits() & mask, mask })
-            }
-            IpAddr::V6(_) => None,
-        };
-        prefixes.iter().filter_map(of).collect()
-    }
-
-    fn any(matches: &[Match4], address: u32) -> bool {
-        matches.is_empty() || matches.iter().any(|m| address & m.mask == m.value)
-    }
-}
-
-/// A rule's matching part.
-#[derive(Debug)]
-struct CompiledRule {
-    index: u16,
-    source: Vec<Match4>,
-    destination: Vec<Match4>,
-}
-
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
@@ -456,13 +425,8 @@ pub struct Plan {
     targets: Vec<Target>,
     fib4: Trie,
     fib6: Trie,
-    /// Rules by (from, to): index `from * zones + to`.
-    rules: Vec<Vec<CompiledRule>>,
-    /// Whether packets from a zone may be translated as coming from inside.
-    inside_zones: Vec<bool>,
-    forwards_in: HashMap<(u32, ForwardProtocol, u16), u16>,
-    forwards_out: HashMap<(u32, ForwardProtocol, u16), u16>,
-    static_by_inside: HashMap<u32, u16>,
+    /// What to do with a flow that has no session.
+    pub policy: Policy,
 }
 
 /// Why a [`Spec`] can't be compiled. The configuration reader finds these first and says where in the file they are.
@@ -489,7 +453,6 @@ impl Plan {
     /// When the specification contradicts itself.
     pub fn compile(spec: Spec) -> Result<Plan, PlanError> {
         check_references(&spec)?;
-        let zones = spec.zones.len();
         let mut plan = Plan {
             externals: Vec::new(),
             pools: vec![Vec::new(); spec.pools.len()],
@@ -497,17 +460,12 @@ impl Plan {
             targets: Vec::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
-            rules: (0..zones * zones).map(|_| Vec::new()).collect(),
-            inside_zones: vec![false; zones],
-            forwards_in: HashMap::new(),
-            forwards_out: HashMap::new(),
-            static_by_inside: HashMap::new(),
+            policy: Policy::compile(&spec)?,
             spec: Spec::default(),
         };
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
         plan.add_externals(&spec)?;
-        plan.add_rules(&spec)?;
         plan.spec = spec;
         Ok(plan)
     }
@@ -606,54 +564,20 @@ impl Plan {
         };
         for (entry, index) in spec.static_nat.iter().zip(0..) {
             single(self, entry.external.to_bits(), Some(index))?;
-            if self.static_by_inside.insert(entry.inside.to_bits(), index).is_some() {
-                let text = format!("static {}", entry.name);
-                return Err(PlanError::Overlap(text, format!("another static entry of {}", entry.inside)));
-            }
         }
-        for (forward, index) in spec.forwards.iter().zip(0..) {
+        for forward in &spec.forwards {
             let address = forward.external.to_bits();
             let id = match self.external(address) {
                 Some((id, _)) => id,
                 None => single(self, address, None)?,
             };
             let external = &mut self.externals[id as usize];
-            for (port, step) in forward.external_ports.clone().zip(0u16..) {
-                let block = port / 64;
+            for block in forward.external_ports.start() / 64..=forward.external_ports.end() / 64 {
                 if !external.static_blocks.contains(&block) {
                     external.static_blocks.push(block);
                 }
-                let inside_port = forward.inside_port.wrapping_add(step);
-                let taken = self.forwards_in.insert((address, forward.protocol, port), index);
-                // Of several external ports for one inside port, the first is the one that the host is seen under.
-                self.forwards_out.entry((forward.inside.to_bits(), forward.protocol, inside_port)).or_insert(index);
-                if let Some(other) = taken {
-                    let other = spec.forwards[usize::from(other)].name.clone();
-                    return Err(PlanError::Overlap(format!("forward {}", forward.name), format!("forward {other}")));
-                }
             }
             external.static_blocks.sort_unstable();
-        }
-        Ok(())
-    }
-
-    fn add_rules(&mut self, spec: &Spec) -> Result<(), PlanError> {
-        if spec.nat44.len() > usize::from(u16::MAX) {
-            return Err(PlanError::TooMany("nat44 rules", usize::from(u16::MAX)));
-        }
-        let zones = spec.zones.len();
-        for (rule, index) in spec.nat44.iter().zip(0..) {
-            let (source, destination) = (Match4::all_of(&rule.source), Match4::all_of(&rule.destination));
-            self.rules[usize::from(rule.from.0) * zones + usize::from(rule.to.0)].push(CompiledRule {
-                index,
-                source,
-                destination,
-            });
-            self.inside_zones[usize::from(rule.from.0)] = true;
-        }
-        let statics = spec.static_nat.iter().map(|entry| entry.inside_zone);
-        for zone in statics.chain(spec.forwards.iter().map(|forward| forward.inside_zone)) {
-            self.inside_zones[usize::from(zone.0)] = true;
         }
         Ok(())
     }
@@ -708,51 +632,6 @@ impl Plan {
             }
             _ => None,
         }
-    }
-
-    /// Whether packets from this zone may be translated as coming from inside.
-    #[inline]
-    #[must_use]
-    pub fn is_inside(&self, zone: ZoneId) -> bool {
-        self.inside_zones.get(usize::from(zone.0)).copied().unwrap_or(false)
-    }
-
-    /// The first NAT44 rule that covers a flow from inside. Addresses in host order.
-    #[must_use]
-    pub fn rule(&self, from: ZoneId, to: ZoneId, source: u32, destination: u32) -> Option<u16> {
-        let rules = self.rules.get(usize::from(from.0) * self.spec.zones.len() + usize::from(to.0))?;
-        let covers = |rule: &&CompiledRule| Match4::any(&rule.source, source) && Match4::any(&rule.destination, destination);
-        rules.iter().find(covers).map(|rule| rule.index)
-    }
-
-    /// Whether an IPv4 destination is the inside of a translation toward `from`: no mapping, no entry (design §5).
-    #[must_use]
-    pub fn is_closed(&self, from: ZoneId, to: ZoneId, destination: u32) -> bool {
-        let zones = self.spec.zones.len();
-        let rules = self.rules.get(usize::from(to.0) * zones + usize::from(from.0));
-        let translated = rules.is_some_and(|rules| rules.iter().any(|rule| Match4::any(&rule.source, destination)));
-        translated
-            || self.static_by_inside.get(&destination).is_some_and(|&index| {
-                self.spec.static_nat.get(usize::from(index)).is_some_and(|entry| entry.outside_zone == from)
-            })
-    }
-
-    /// The forward of an external address and port (host order), by index.
-    #[must_use]
-    pub fn forward_in(&self, external: u32, protocol: ForwardProtocol, port: u16) -> Option<u16> {
-        self.forwards_in.get(&(external, protocol, port)).copied()
-    }
-
-    /// The forward that an inside address and port is the target of, by index.
-    #[must_use]
-    pub fn forward_out(&self, inside: u32, protocol: ForwardProtocol, port: u16) -> Option<u16> {
-        self.forwards_out.get(&(inside, protocol, port)).copied()
-    }
-
-    /// The whole-address entry of an inside address, by index.
-    #[must_use]
-    pub fn static_out(&self, inside: u32) -> Option<u16> {
-        self.static_by_inside.get(&inside).copied()
     }
 }
 
@@ -828,6 +707,9 @@ mod tests {
         };
         assert_eq!(text([0, 0, 0, 0], [255, 255, 255, 255]), ["0.0.0.0/0"]);
         assert_eq!(text([192, 0, 2, 1], [192, 0, 2, 1]), ["192.0.2.1/32"]);
-        assert_eq!(text([192, 0, 2, 1], [192, 0, 2, 6]), ["192.0.2.1/32", "192.0.2.2/31", "192.0.2.4/31", "192.0.2.6/32"]);
+        assert_eq!(
+            text([192, 0, 2, 1], [192, 0, 2, 6]),
+            ["192.0.2.1/32", "192.0.2.2/31", "192.0.2.4/31", "192.0.2.6/32"]
+        );
     }
 }

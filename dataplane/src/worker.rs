@@ -183,7 +183,9 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         while let Some(event) = out.events.pop_front() {
             match outbox.try_send(event) {
                 Ok(()) => {}
-                Err(TrySendError::Full(FromWorker::Punt { .. }) | TrySendError::Disconnected(FromWorker::Punt { .. })) => {
+                Err(
+                    TrySendError::Full(FromWorker::Punt { .. }) | TrySendError::Disconnected(FromWorker::Punt { .. }),
+                ) => {
                     counters.punted.sub(1);
                     counters.dropped[Drop::PuntQueueFull as usize].add(1);
                 }

@@ -116,9 +116,7 @@ mod tests {
     #[test]
     fn known_packets() {
         // IPv4 header of the UDP vector, checksum 0x8f76.
-        let header = [
-            0x45, 0, 0, 0x20, 0, 0, 0, 0, 0x3f, 0x11, 0, 0, 0xc0, 0, 2, 0x21, 0xc6, 0x33, 0x64, 2,
-        ];
+        let header = [0x45, 0, 0, 0x20, 0, 0, 0, 0, 0x3f, 0x11, 0, 0, 0xc0, 0, 2, 0x21, 0xc6, 0x33, 0x64, 2];
         assert_eq!(checksum(0, &header), 0x8f76);
         // Its UDP datagram "ping", checksum 0x2fa7 over IPv4.
         let udp = [0x04, 0xd2, 0, 0x35, 0, 0x0c, 0, 0, b'p', b'i', b'n', b'g'];

@@ -18,7 +18,11 @@ pub fn may_answer4(frame: &[u8], view: &View4) -> bool {
     let link_multicast = frame.first().is_some_and(|byte| byte & 1 != 0);
     let multicast = view.destination >= 0xe000_0000;
     let source_ok = view.source != 0 && view.source < 0xe000_0000;
-    !link_multicast && !multicast && source_ok && view.fragment != Fragment::Later && view.transport != Transport::IcmpError
+    !link_multicast
+        && !multicast
+        && source_ok
+        && view.fragment != Fragment::Later
+        && view.transport != Transport::IcmpError
 }
 
 /// The same for IPv6. A packet-too-big may answer multicast (RFC 4443 §2.4 e.3).
@@ -67,8 +71,7 @@ pub fn write4<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u32
 pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u128, original: &[u8]) -> bool {
     let quote = &original[..original.len().min(ERROR6_MAX - parse::IPV6 - 8)];
     let payload = 8 + quote.len();
-    let (Ok(payload_field), true) =
-        (u16::try_from(payload), packet.append(parse::ETHERNET + parse::IPV6 + payload))
+    let (Ok(payload_field), true) = (u16::try_from(payload), packet.append(parse::ETHERNET + parse::IPV6 + payload))
     else {
         return false;
     };

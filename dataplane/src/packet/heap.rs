@@ -43,7 +43,7 @@ impl HeapPacket {
             start: HEADROOM,
             end: HEADROOM + frame.len(),
             rx_checksum: RxChecksum::Unknown,
-            lease: None,
+            _lease: None,
         }
     }
 

@@ -126,9 +126,10 @@ impl AddressLeases {
 
     /// Takes a free block for `shard`: the one compare-and-swap of rule 3.
     pub(super) fn lease(&self, block: usize, shard: ShardId) -> bool {
-        let taken = self.owner.get(block).is_some_and(|owner| {
-            owner.compare_exchange(FREE, shard.0, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        });
+        let taken = self
+            .owner
+            .get(block)
+            .is_some_and(|owner| owner.compare_exchange(FREE, shard.0, Ordering::Acquire, Ordering::Relaxed).is_ok());
         if taken {
             self.free.fetch_sub(1, Ordering::Relaxed);
         }

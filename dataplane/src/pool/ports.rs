@@ -17,10 +17,11 @@ const WELL_KNOWN: u16 = 1024;
 const OWN_BLOCKS_TRIED: usize = 16;
 
 /// A protocol whose ports (or identifiers) are counted apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Proto {
     /// TCP ports.
+    #[default]
     Tcp,
     /// UDP ports.
     Udp,

@@ -25,7 +25,11 @@ pub struct Held<P> {
 #[derive(Debug)]
 enum State {
     /// Asked for, not answered; with the waiting packets.
-    Incomplete { first: u32, last: u32, count: u32 },
+    Incomplete {
+        first: u32,
+        last: u32,
+        count: u32,
+    },
     Known(MacAddr),
     /// Known, and its use is to be reported.
     Stale(MacAddr),
@@ -62,7 +66,8 @@ impl<P> Neighbours<P> {
     /// Empty tables of these sizes.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let slots = (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
+        let slots =
+            (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
         Neighbours {
             table: HashMap::with_capacity(limits.neighbours as usize),
             table_max: limits.neighbours as usize,

@@ -7,7 +7,10 @@
 //! A session past its deadline is never used: the look-up's caller compares. Reclaiming its memory comes later, in
 //! bounded work per tick.
 
+pub mod bits;
 pub mod index;
+#[allow(unsafe_code)]
+pub mod prefetch;
 pub mod record;
 pub mod slab;
 pub mod tcp;
@@ -299,7 +302,7 @@ impl Shard {
                 let tuple = &session.inside;
                 (tuple.source, tuple.source_port, tuple.destination) == (inside, port, remote)
                     && session.proto == proto
-                    && session.deadline >= context.now
+                    && session.deadline > context.now
             })
         };
         self.index.find(hash, matches).is_some()
@@ -384,9 +387,10 @@ impl Shard {
     fn subscriber(&self, context: &Context, inside: u32, pool: u16) -> Option<u32> {
         let hash = context.secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0);
         let matches = |value| {
-            Kind::Subscriber.id(value).and_then(|id| self.subscribers.get(id)).is_some_and(|subscriber| {
-                subscriber.inside == inside && subscriber.pool == pool
-            })
+            Kind::Subscriber
+                .id(value)
+                .and_then(|id| self.subscribers.get(id))
+                .is_some_and(|subscriber| subscriber.inside == inside && subscriber.pool == pool)
         };
         self.index.find(hash, matches).map(|value| value & ID_MASK)
     }
@@ -442,7 +446,8 @@ impl Shard {
             return Err(Drop::SessionTableFull);
         }
         let id = self.sessions.insert(&mut context.arenas.sessions, session).ok_or(Drop::SessionTableFull)?;
-        let entered = session_entries(context.secret, &session).all(|(hash, kind)| self.enter(context, hash, kind.value(id)));
+        let entered =
+            session_entries(context.secret, &session).all(|(hash, kind)| self.enter(context, hash, kind.value(id)));
         if !entered {
             self.forget_session(context, id, &session);
             return Err(Drop::SessionTableFull);
@@ -554,7 +559,7 @@ impl Shard {
             budget -= 1;
             let Some(session) = self.sessions.get(id) else { continue };
             let deadline = session.deadline;
-            if deadline < context.now {
+            if deadline <= context.now {
                 context.counters.session_timeouts.add(1);
                 self.remove_session(context, id);
             } else {
@@ -566,7 +571,7 @@ impl Shard {
         {
             budget -= 1;
             let Some(mapping) = self.mappings.get(id).copied() else { continue };
-            if mapping.deadline < context.now {
+            if mapping.deadline <= context.now {
                 context.counters.mappings_held.sub(1);
                 self.free_mapping(context, id, &mapping);
             } else {

@@ -1,7 +1,8 @@
 //! What a shard remembers: sessions, mappings, subscribers.
 
+use super::slab::Slab;
 use super::tcp::Tcp;
-use super::wheel::Link;
+use super::wheel::{Link, Links};
 use crate::counters::SessionClass;
 use crate::packet::checksum::Delta;
 use crate::plan::Filtering;
@@ -49,7 +50,7 @@ pub enum Direction {
 }
 
 /// One flow with its two directions. What a hit reads and writes comes first, within a cache line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Session {
     /// An outbound packet as it looks inside.
@@ -85,7 +86,7 @@ pub struct Session {
 }
 
 /// The binding of an inside transport address to an external one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Mapping {
     /// Inside address, host order.
     pub inside: u32,
@@ -114,7 +115,7 @@ pub struct Mapping {
 }
 
 /// An inside address that has mappings, and the external address that it is paired with in one pool (RFC 4787 REQ-2).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Subscriber {
     /// Inside address, host order.
     pub inside: u32,
@@ -125,3 +126,19 @@ pub struct Subscriber {
     /// Its mappings. With none left the pairing ends.
     pub mappings: u32,
 }
+
+impl Links for Slab<Session> {
+    fn link(&mut self, id: u32) -> Option<&mut Link> {
+        self.get_mut(id).map(|session| &mut session.link)
+    }
+}
+
+impl Links for Slab<Mapping> {
+    fn link(&mut self, id: u32) -> Option<&mut Link> {
+        self.get_mut(id).map(|mapping| &mut mapping.link)
+    }
+}
+
+// Two cache lines, and no more.
+const _: () = assert!(size_of::<Session>() <= 128);
+const _: () = assert!(size_of::<Mapping>() <= 64);

@@ -71,7 +71,11 @@ impl Segment {
             ack: get32(tcp, 8),
             window: get16(tcp, 14),
             len: payload + marks,
-            scale: if syn { option(options, 3).and_then(|value| value.first().map(|&scale| scale.min(14))) } else { None },
+            scale: if syn {
+                option(options, 3).and_then(|value| value.first().map(|&scale| scale.min(14)))
+            } else {
+                None
+            },
         }
     }
 

@@ -105,8 +105,7 @@ pub fn rewrite(frame: &mut [u8], view: &View4, quote: &Quote, outer: &Tuple4, in
     let at = view.l4 + 2;
     let own = change.apply(get16(frame, at));
     put16(frame, at, own);
-    let before =
-        Tuple4 { source: view.source, destination: view.destination, source_port: 0, destination_port: 0 };
+    let before = Tuple4 { source: view.source, destination: view.destination, source_port: 0, destination_port: 0 };
     let (outer_addresses, _) = napt::deltas(Proto::Icmp, &before, outer);
     napt::rewrite_addresses(frame, view, outer, outer_addresses);
 }
