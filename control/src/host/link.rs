@@ -14,6 +14,8 @@ const ANNOUNCE_NUM: u8 = 2;
 pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 /// RFC 5227 §1.1, DEFEND_INTERVAL: the least time between two defences of an address.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// How many addresses are defended on one link within [`DEFEND_INTERVAL`].
+const DISPUTES: usize = 16;
 
 /// How far an own address has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ pub(super) struct Link {
     /// The largest IP packet, in bytes.
     pub mtu: usize,
     pub own: Vec<Own>,
-    /// When an address of ours was last defended, and which: one entry per address in dispute.
+    /// The addresses defended within [`DEFEND_INTERVAL`], and when.
     defended: Vec<(IpAddr, Time)>,
 }
 
@@ -174,9 +176,6 @@ impl Link {
         may
     }
 }
-
-/// How many addresses are defended on one link within [`DEFEND_INTERVAL`].
-const DISPUTES: usize = 16;
 
 /// Whether `address` is an IPv4 prefix' first or last, which no station has (RFC 3021: but for /31 and /32).
 fn is_edge(prefix: IpPrefix, address: IpAddr) -> bool {
