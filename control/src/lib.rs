@@ -1,1 +1,6 @@
-//! Control.
+//! Turnpike's control plane: what runs beside the workers, never on the packet's way.
+//!
+//! [`host`] is the gateway as a host of its own: neighbours, pings, and what is addressed to the box itself.
+#![deny(unsafe_code)]
+
+pub mod host;
