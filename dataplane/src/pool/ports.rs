@@ -109,9 +109,9 @@ impl Ports {
                 random(attempt)
             };
             let found = self
-                .from_own(address, external, &class, OWN_BLOCKS_TRIED, seed())
-                .or_else(|| self.from_new(address, external, &class, seed()))
-                .or_else(|| self.from_own(address, external, &class, BLOCKS, seed()));
+                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed())
+                .or_else(|| self.in_new(address, external, &class, seed()))
+                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed()));
             if found.is_some() {
                 return found;
             }
@@ -140,7 +140,7 @@ impl Ports {
     }
 
     /// A port in a block that is ours already, of the first `limit` in the list.
-    fn from_own(&self, address: &AddressLeases, external: u32, class: &Class, limit: usize, seed: u64) -> Option<u16> {
+    fn in_own(&self, address: &AddressLeases, external: u32, class: &Class, limit: usize, seed: u64) -> Option<u16> {
         let mut block = self.heads.get(external as usize).copied().unwrap_or(NIL);
         for _ in 0..limit {
             let number = usize::from(block);
@@ -154,7 +154,7 @@ impl Ports {
     }
 
     /// A port in a block that nobody holds.
-    fn from_new(&mut self, address: &AddressLeases, external: u32, class: &Class, seed: u64) -> Option<u16> {
+    fn in_new(&mut self, address: &AddressLeases, external: u32, class: &Class, seed: u64) -> Option<u16> {
         let blocks = class.blocks();
         let count = blocks.len();
         let start = reduce(seed >> 32, count);
