@@ -1,1 +1,3 @@
-//! Control.
+//! Turnpike's control side: everything around the packet path.
+
+pub mod capture;
