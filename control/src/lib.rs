@@ -1,4 +1,9 @@
-//! Turnpike's control side: everything around the packet path.
+//! Turnpike's control plane: what runs beside the workers, never on the packet's way.
+//!
+//! [`host`] is the gateway as a host of its own: neighbours, pings, and what is addressed to the box itself. [`capture`] reads
+//! and writes packet captures. [`metrics`] is what Prometheus sees.
+#![deny(unsafe_code)]
 
 pub mod capture;
+pub mod host;
 pub mod metrics;
