@@ -75,6 +75,23 @@ impl IpPrefix {
         let shift = width - u32::from(self.len).min(width);
         shift == 128 || own >> shift == other >> shift
     }
+
+    /// The prefix that the address is in: the same with its host bits zero.
+    #[must_use]
+    pub fn network(&self) -> IpPrefix {
+        let len = u32::from(self.len);
+        let address = match self.address {
+            IpAddr::V4(address) => {
+                let host = u32::MAX.checked_shr(len).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & !host))
+            }
+            IpAddr::V6(address) => {
+                let host = u128::MAX.checked_shr(len).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !host))
+            }
+        };
+        IpPrefix { address, len: self.len }
+    }
 }
 
 impl fmt::Display for IpPrefix {
