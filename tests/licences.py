@@ -54,9 +54,13 @@ def main() -> int:
     for package in metadata["packages"]:
         name = f"{package['name']} {package['version']}"
         if package["id"] not in members and package["source"] != CRATES_IO:
-            faults.append(f"{name}: comes from {package['source'] or 'a path outside the workspace'}, not from crates.io")
+            faults.append(
+                f"{name}: comes from {package['source'] or 'a path outside the workspace'}, not from crates.io"
+            )
         if not satisfied(package["license"] or ""):
-            faults.append(f"{name}: licence {package['license'] or 'not stated'} is not in the list of tests/licences.py")
+            faults.append(
+                f"{name}: licence {package['license'] or 'not stated'} is not in the list of tests/licences.py"
+            )
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"licences and sources: {len(metadata['packages'])} crates, {len(faults)} faults")

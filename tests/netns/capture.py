@@ -1,4 +1,4 @@
-"""What is on a wire: tcpdump writes it, and a small reader gives addresses, ports and the few fields that checks ask for."""
+"""What is on a wire: tcpdump writes it, and a small reader gives addresses, ports and what else checks ask for."""
 
 from __future__ import annotations
 
@@ -98,6 +98,8 @@ def dissect(link: int, record: bytes) -> Packet | None:
         ether_type, data = struct.unpack_from("!H", record)[0], record[20:]
     elif link == ETHERNET:
         ether_type, data = struct.unpack_from("!H", record, 12)[0], record[14:]
+        if ether_type == 0x8100:
+            ether_type, data = struct.unpack_from("!H", data, 2)[0], data[4:]
     else:
         raise ValueError(f"captures of link type {link} are not read here")
     if ether_type == 0x0800:

@@ -1,7 +1,7 @@
 """The lines of the demonstration's table: each tries one thing with real clients and gives what the other side saw.
 
-A check takes a `Scene` and gives a `Seen`; it raises when what it tried does not work. Addresses and ports come from the
-side that was reached: the server's log, or tcpdump there. What the gateway says of itself proves nothing here.
+A check takes a `Scene` and gives a `Seen`; it raises when what it tried does not work. Addresses and ports come from
+the side that was reached: the server's log, or tcpdump there. What the gateway says of itself proves nothing here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,31 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from capture import ICMP, ICMP_V6, SYN, TCP, UDP, Capture, Packet, endpoint
+from capture import ICMP, TCP, UDP, Capture, Packet, endpoint
 from gateway import FORWARDED_TCP, Gateway
 from lab import (
-    GW_INSIDE, GW_INSIDE_V6, GW_OUTSIDE, GW_OUTSIDE_V6, H1, H1_V6, H2, NARROW, NARROW_MTU, NARROW_V6, POOL, ROUTER,
-    ROUTER_V6, SERVER, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel, wait_for,
+    GW_INSIDE,
+    GW_INSIDE_V6,
+    GW_OUTSIDE,
+    GW_OUTSIDE_V6,
+    H1,
+    H1_V6,
+    NARROW,
+    NARROW_MTU,
+    NARROW_V6,
+    POOL,
+    ROUTER,
+    ROUTER_V6,
+    SERVER,
+    SERVER_V6,
+    UPLINK_MTU,
+    Lab,
+    Namespace,
+    in_parallel,
+    wait_for,
 )  # fmt: skip
 
 FILE_BYTES = 10_000_000
@@ -93,10 +111,9 @@ remote-control:
             encoding="utf-8",
         )
         lab.spawn(lab.server, "unbound", "unbound", "-d", "-p", "-c", str(settings))
-        for space, ports in ((lab.server, (80, 5201, 53)), (lab.h1, (80,))):
-            for port in ports:
-                address = SERVER if space is lab.server else H1
-                wait_for(lambda: answers(space, address, port), 15, f"port {port} of {space.name} listens")  # noqa: B023
+        for space, address, port in ((lab.server, SERVER, 80), (lab.server, SERVER, 5201), (lab.server, SERVER, 53),
+                                     (lab.h1, H1, 80)):  # fmt: skip
+            wait_for(partial(answers, space, address, port), 15, f"port {port} of {space.name} listens")
 
     def first(self, capture: Capture, since: int, wanted: Callable[[Packet], bool], what: str) -> Packet:
         """The first packet that fits, of those that a capture recorded after a mark. It may still be on its way to the
@@ -412,8 +429,8 @@ def learned_mtu(space: Namespace, target: str) -> int:
 
 
 def too_big(space: Namespace, target: str, size: int, mtu: int) -> None:
-    """Sends an echo request in an IP packet of `size` bytes that nobody may fragment. Expects to be told `mtu`, and that a
-    packet of that size then passes."""
+    """Sends an echo request in an IP packet of `size` bytes that nobody may fragment. Expects to be told `mtu`, and
+    that a packet of that size then passes."""
     headers = 48 if ":" in target else 28
     options = ("-n", "-c", "1", "-W", "2", "-M", "do")
     done = space.run("ping", *options, "-s", str(size - headers), target)

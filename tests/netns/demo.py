@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demonstration: real clients and servers through a real gateway, in network namespaces, with a table of the results.
+"""The demonstration: real clients and servers through a real gateway, in network namespaces, with a table of results.
 
     demo.py --binary target/release/turnpike [--keep]
     demo.py --gateway kernel            the rig's own check: the same table, with Linux as the gateway
@@ -60,12 +60,12 @@ def main() -> int:
             (lab.work / KEPT).touch()
             print(how_to_look_around(lab, options.gateway))
         else:
-            with laboratory.undisturbed():
-                lab.close()
-                if passed:
-                    shutil.rmtree(lab.work)
-                else:
-                    print(f"Logs and captures: {lab.work}", file=sys.stderr)
+            laboratory.ignore_signals()
+            lab.close()
+            if passed:
+                shutil.rmtree(lab.work)
+            else:
+                print(f"Logs and captures: {lab.work}", file=sys.stderr)
     print(f"{'Everything passed' if passed else 'FAILED'}, {time.monotonic() - began:.0f} s", flush=True)
     return 0 if passed else 1
 
@@ -98,15 +98,18 @@ def print_metrics(before: Metrics, after: Metrics) -> None:
 
 def how_to_look_around(lab: Lab, gateway: str) -> str:
     """What to type while it runs."""
-    metrics = f"\n    ip netns exec {lab.gw.name} curl -s {METRICS}/metrics     what the gateway counts" * (gateway == "turnpike")
-    return f"""
-It goes on running. Look around:
-    ip netns exec {lab.h1.name} bash                            a shell on h1 (h2, router, server, gw: likewise)
-    ip netns exec {lab.h1.name} curl -s http://{SERVER}/who    how the server sees h1
-    ip netns exec {lab.router.name} tcpdump -n -i up0              the wire outside the gateway{metrics}
-    less {lab.work}/                        configuration, logs, captures
-    make demo-stop                                         the end
-"""
+    lines = [
+        (f"ip netns exec {lab.h1.name} bash", "a shell on h1 (h2, router, server, gw: likewise)"),
+        (f"ip netns exec {lab.h1.name} curl -s http://{SERVER}/who", "how the server sees h1"),
+        (f"ip netns exec {lab.router.name} tcpdump -n -i up0", "the wire outside the gateway"),
+        (f"ip netns exec {lab.gw.name} curl -s http://{METRICS}/metrics", "what the gateway counts"),
+        (f"ls {lab.work}", "configuration, logs, captures"),
+        ("make demo-stop", "the end"),
+    ]
+    if gateway != "turnpike":
+        lines = [line for line in lines if "metrics" not in line[0]]
+    width = max(len(command) for command, _ in lines)
+    return "\n".join(["It goes on running. Look around:", *(f"    {c:{width}}  # {why}" for c, why in lines), ""])
 
 
 def stop() -> int:

@@ -1,6 +1,6 @@
 """What stands between the inside and the outside of the laboratory: the program under test, or the Linux kernel.
 
-The kernel is the rig's own check. If a line of the demonstration fails against it too, the line is wrong, or the machine.
+The kernel is the rig's own check: a line of the demonstration that fails against it too is wrong, or the machine is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ import time
 from pathlib import Path
 
 from lab import (
-    GW_INSIDE, GW_INSIDE_V6, GW_OUTSIDE, GW_OUTSIDE_V6, H1, H2, POOL, POOL_PREFIX, ROUTER, ROUTER_V6, UPLINK_MTU, Lab,
+    GW_INSIDE,
+    GW_INSIDE_V6,
+    GW_OUTSIDE,
+    GW_OUTSIDE_V6,
+    H1,
+    H2,
+    POOL,
+    ROUTER,
+    ROUTER_V6,
+    UPLINK_MTU,
+    Lab,
 )  # fmt: skip
 
 FORWARDED_TCP = 8080
@@ -41,10 +51,25 @@ def configuration(
     workers: str | None = None,
     control: int | None = None,
     lan_device: str = "lan0",
+    guests: str | None = None,
 ) -> str:
-    """The gateway's YAML file. `rule` is more lines for the NAT44 rule, by `; `."""
+    """The gateway's YAML file.
+
+    `rule` is more lines for the NAT44 rule, separated by `; `. `guests` adds an interface with VLAN 20 and
+    192.168.20.0/24 to the inside port, and is the Ethernet address of its one host, .9.
+    """
     worker, first = cores()
     more = "".join(f"      {line}\n" for line in rule.split("; ") if line)
+    vlan = ""
+    if guests:
+        vlan = f"""\
+  guests:
+    port: lan
+    vlan: 20
+    zone: inside
+    addresses: [192.168.20.1/24]
+    neighbours: {{192.168.20.9: "{guests}"}}
+"""
     device = "framecnt=4096,framesz=2048,blocksz=4096"
     return f"""\
 version: 1
@@ -63,6 +88,7 @@ interfaces:
     zone: inside
     addresses: [{GW_INSIDE}/24, "{GW_INSIDE_V6}/64"]
     mtu: 1500
+{vlan}\
   uplink:
     port: wan
     zone: outside
@@ -84,7 +110,7 @@ nat44:
     everyone:
       from: inside
       to: outside
-      source: [192.168.1.0/24]
+      source: [192.168.0.0/16]
       pool: public
 {more}\
   forwards:
@@ -185,9 +211,12 @@ class Kernel:
         gw.sysctl("ipv6/conf/all/forwarding", 1)
         self.lab.route(gw, "default", ROUTER)
         self.lab.route(gw, "default", ROUTER_V6)
-        gw.ip("route", "add", "blackhole", POOL_PREFIX)
         udp = f"{FORWARDED_UDP[0]}-{FORWARDED_UDP[-1]}"
-        done = gw.run("nft", "-f", "-", stdin=f"""
+        done = gw.run(
+            "nft",
+            "-f",
+            "-",
+            stdin=f"""
             table ip turnpike {{
                 chain out {{
                     type nat hook postrouting priority 100;
@@ -203,7 +232,8 @@ class Kernel:
                     ct state established,related accept
                     iifname wan0 ct status & dnat == 0 drop
                 }}
-            }}""")
+            }}""",
+        )
         if done.returncode != 0:
             raise RuntimeError(f"nft: {done.stdout}")
         return 0.0

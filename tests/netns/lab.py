@@ -8,12 +8,12 @@
             MTU 1500          MTU 1400             └───── 198.18.2.0/24, MTU 1280 ────┘
                                                           2001:db8:52::/64
 
-`lan` is a switch, everything else a host or a router of the Linux kernel, but for `gw`: there only two bare devices wait,
-`lan0` and `wan0`, for what the caller puts between them (gateway.py). The router sends the pool, 203.0.113.0/28, and the
-inside networks to the gateway.
+`lan` is a switch, everything else a host or a router of the Linux kernel, but for `gw`: there only two bare devices
+wait, `lan0` and `wan0`, for what the caller puts between them (gateway.py). The router sends the pool, 203.0.113.0/28,
+and the inside networks to the gateway.
 
-Nothing touches the machine's own network: devices are made inside the namespaces, and the namespaces' names begin with a
-prefix that belongs to this run. `Lab.close` ends what was started here and removes them.
+Nothing touches the machine's own network: devices are made inside the namespaces, and the namespaces' names begin
+with a prefix that belongs to this run. `Lab.close` ends what was started here and removes them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,12 @@ class Namespace:
     def run(self, *argv: str, seconds: float = 15, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Runs a command to its end, whatever its exit status. Both its outputs are in `stdout`."""
         return subprocess.run(
-            self.command(*argv), timeout=seconds, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command(*argv),
+            timeout=seconds,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     @contextlib.contextmanager
@@ -270,26 +275,26 @@ def tidy() -> None:
             shutil.rmtree(WORK / prefix, ignore_errors=True)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def stop_on_signals() -> None:
-    """Turns SIGTERM and SIGHUP into SystemExit, as SIGINT is turned into KeyboardInterrupt, so that cleaning up happens."""
+    """Turns the first signal that asks to stop into SystemExit, so that cleaning up happens, and ignores later ones:
+    cleaning up is bounded in time anyway."""
 
     def handler(number: int, _frame: object) -> None:
+        ignore_signals()
+        print(f"\ninterrupted by {signal.Signals(number).name}", file=sys.stderr)
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within this context further signals to stop are ignored: cleaning up is bounded in time anyway."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def ignore_signals() -> None:
+    """From here on nothing disturbs the cleaning up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def in_parallel(*jobs: Callable[[], object]) -> list[object]:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The web server of the laboratory. It answers, and writes a line of JSON for each request: who asked, seen from here.
 
-    GET /file         the file given on the command line
-    GET /meet?n=N     answers when N clients are waiting in this request at the same time (503 after 20 s)
-    POST /upload      answers with the SHA-256 of what was sent
-    GET /who          the client's address and port
+GET /file?bytes=N the file given on the command line, or its first N bytes
+GET /meet?n=N     answers when N clients are waiting in this request at the same time (503 after 20 s)
+POST /upload      answers with the SHA-256 of what was sent
+GET /who          the client's address and port
 """
 
 import hashlib
@@ -31,7 +31,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answers a GET."""
         url = urllib.parse.urlsplit(self.path)
         if url.path == "/file":
-            self.answer(Path(sys.argv[1]).read_bytes())
+            wanted = urllib.parse.parse_qs(url.query).get("bytes")
+            self.answer(Path(sys.argv[1]).read_bytes()[: int(wanted[0]) if wanted else None])
         elif url.path == "/meet":
             everyone = int(urllib.parse.parse_qs(url.query)["n"][0])
             with MEETING:
