@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{Error, reason};
 use super::log::{self, Setup};
-use super::thread::available_cores;
+use super::thread::{available_cores, check_cores};
 
 /// How DPDK's environment is started.
 #[derive(Clone, Debug)]
@@ -44,10 +44,11 @@ impl Eal {
     /// Starts EAL. The calling thread becomes its main thread; with [`EalConfig::control_core`] it is pinned to it.
     ///
     /// # Errors
-    /// [`Error::NoMemory`], [`Error::BadName`] for a PCI address that is none, [`Error::Start`] with what EAL said. A
+    /// [`Error::NoMemory`], [`Error::Core`], [`Error::BadName`] for a PCI address that is none, [`Error::Start`] with what EAL said. A
     /// start that EAL itself refused can't be repeated in this process: [`Error::AlreadyStarted`].
     pub fn start(config: &EalConfig) -> Result<Eal, Error> {
         check_memory(config)?;
+        check_cores(config.control_core.as_slice())?;
         let arguments = arguments(config, &available_cores())?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(Error::AlreadyStarted);
