@@ -1,1 +1,46 @@
-fn main() {}
+//! `turnpike`: the gateway, and what checks and tries its configuration.
+//!
+//! A subcommand is a module with `Args` and `run(Args) -> anyhow::Result<ExitCode>`; add it to [`Command`] and to the
+//! match in `main`. Exit codes: 0, 1 (failed), 2 (wrong use or configuration).
+
+mod check;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use control::config::ConfigError;
+
+/// A NAT gateway on DPDK.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Example:
+  turnpike check configs/minimal.yaml
+
+Exit codes: 0 done, 1 failed, 2 wrong use or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check(args) => check::run(args),
+    };
+    result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
+        Some(wrong) => {
+            eprintln!("{wrong}");
+            ExitCode::from(2)
+        }
+        None => {
+            eprintln!("turnpike: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}

@@ -1,0 +1,451 @@
+//! `turnpike check`: says in tables what a configuration file means, or what is wrong with it.
+
+use std::fmt::{Display, Write as _};
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use control::config::{Config, DEFAULT_PATH, Device, Poll};
+use dataplane::plan::{
+    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MssClamp, Nat44Rule, NextHop,
+    Pooling, Spec, ZoneId,
+};
+
+/// Say what a configuration file means, or what is wrong with it
+///
+/// Reads nothing but the file and changes nothing: cores and devices are looked for when the gateway starts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  turnpike check configs/minimal.yaml
+
+Exit codes: 0 the file is good, 2 it is not (the problems are on standard error).")]
+pub struct Args {
+    /// The configuration file
+    #[arg(default_value = DEFAULT_PATH)]
+    file: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.file)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let report = format!("{} is good. It says:\n\n{}", args.file.display(), Report { config: &config, cores }.write());
+    match std::io::stdout().write_all(report.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The file's meaning, for a reader.
+struct Report<'a> {
+    config: &'a Config,
+    /// Cores of this machine, which the way of polling depends on.
+    cores: usize,
+}
+
+impl Report<'_> {
+    fn write(&self) -> String {
+        let sections = [
+            ("Boot", self.boot()),
+            ("Ports", self.ports()),
+            ("Interfaces", self.interfaces()),
+            ("Routes (the longest prefix wins)", self.routes()),
+            ("Pools", self.pools()),
+            ("NAT44 rules (the first that matches decides)", self.rules()),
+            ("NAT44 port forwards", self.forwards()),
+            ("NAT44 static addresses", self.statics()),
+            ("Between zones", self.zones()),
+            ("Timers", self.timers()),
+            ("ICMP errors of the gateway itself", self.icmp()),
+            ("Metrics", self.metrics()),
+            ("Worth a look", self.notes()),
+        ];
+        let mut text = String::new();
+        for (title, table) in sections.into_iter().filter(|(_, table)| !table.rows.is_empty()) {
+            let _ = write!(text, "{title}\n{table}\n");
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        text
+    }
+
+    fn spec(&self) -> &Spec {
+        self.config.outline()
+    }
+
+    fn interface(&self, InterfaceId(index): InterfaceId) -> &InterfaceSpec {
+        &self.spec().interfaces[usize::from(index)]
+    }
+
+    fn zone(&self, ZoneId(index): ZoneId) -> &str {
+        &self.spec().zones[usize::from(index)]
+    }
+
+    fn boot(&self) -> Table {
+        let boot = &self.config.boot;
+        let workers = match &boot.cpu.workers[..] {
+            [] => "the last core that the process may use".to_owned(),
+            cores => format!("core {}", list(cores)),
+        };
+        let control = boot.cpu.control.map_or("wherever the kernel puts it".to_owned(), |core| format!("core {core}"));
+        let poll = match boot.cpu.poll_on(self.cores) {
+            Poll::Busy => "busy: never sleeps",
+            Poll::Adaptive => "adaptive: sleeps up to 1 ms when idle",
+        };
+        let default = if boot.cpu.poll.is_none() { " (default on this machine)" } else { "" };
+        let pages = if boot.memory.hugepages { "huge pages" } else { "ordinary pages" };
+        let limits = &self.spec().limits;
+        let mut table = Table::new(&[]);
+        table.row([&"worker", &workers]);
+        table.row([&"control thread", &control]);
+        table.row([&"polling", &format!("{poll}{default}")]);
+        table.row([&"memory", &format!("{} MiB of {pages}", boot.memory.size >> 20)]);
+        table.row([&"packet buffers", &boot.packets]);
+        table.row([&"table of sessions", &limits.sessions]);
+        table.row([&"table of mappings", &limits.mappings]);
+        table.row([&"table of neighbours", &limits.neighbours]);
+        table
+    }
+
+    fn ports(&self) -> Table {
+        let mut table = Table::new(&["port", "device", "descriptors (rx, tx)", "interfaces"]);
+        for (i, port) in self.config.ports.iter().enumerate() {
+            let device = match &port.device {
+                Device::Vdev(vdev) => vdev.clone(),
+                Device::Pci(pci) => format!("PCI {pci}"),
+            };
+            let interfaces = self.spec().interfaces.iter().filter(|interface| usize::from(interface.port.0) == i);
+            let interfaces = interfaces.map(|interface| match interface.vlan {
+                Some(vlan) => format!("{} (tag {vlan})", interface.name),
+                None => format!("{} (untagged)", interface.name),
+            });
+            let descriptors = format!("{}, {}", port.rx_descriptors, port.tx_descriptors);
+            table.row([&port.name, &device, &descriptors, &list(interfaces)]);
+        }
+        table
+    }
+
+    fn interfaces(&self) -> Table {
+        let mut table = Table::new(&["interface", "zone", "addresses", "MTU", "MSS clamp", "static neighbours"]);
+        for interface in &self.spec().interfaces {
+            let clamp = match interface.mss_clamp {
+                MssClamp::Off => "off".to_owned(),
+                MssClamp::FromMtu => format!("{} (IPv6 {})", interface.mtu - 40, interface.mtu.saturating_sub(60)),
+                MssClamp::Fixed(size) => size.to_string(),
+            };
+            let neighbours = interface.neighbours.iter().map(|(address, mac)| format!("{address} at {mac}"));
+            let zone = self.zone(interface.zone);
+            let addresses = list(&interface.addresses);
+            table.row([&interface.name, &zone, &addresses, &interface.mtu, &clamp, &list(neighbours)]);
+        }
+        table
+    }
+
+    fn routes(&self) -> Table {
+        let mut table = Table::new(&["to", "by", "from"]);
+        for interface in &self.spec().interfaces {
+            let mut links: Vec<IpPrefix> = interface.addresses.iter().map(|own| own.network()).collect();
+            links.dedup();
+            for link in links {
+                table.row([&link, &format!("interface {}, on the link", interface.name), &"its addresses"]);
+            }
+        }
+        for route in &self.spec().routes {
+            let by = match route.next_hop {
+                NextHop::Via(via, interface) => format!("{via} on interface {}", self.interface(interface).name),
+                NextHop::OnLink(interface) => format!("interface {}, on the link", self.interface(interface).name),
+                NextHop::Unreachable => "nothing: answered with ICMP unreachable".to_owned(),
+            };
+            table.row([&route.prefix, &by, &"routes"]);
+        }
+        table
+    }
+
+    fn pools(&self) -> Table {
+        let header = ["pool", "addresses", "number", "ports", "ports in all", "answers ARP", "answers ping"];
+        let mut table = Table::new(&header);
+        for pool in &self.spec().pools {
+            let number: u64 = pool.addresses.iter().map(count).sum();
+            let ports = u64::from(pool.ports.end() - pool.ports.start()) + 1;
+            let addresses = list(pool.addresses.iter().map(span));
+            let [arp, echo] = [pool.proxy_arp, pool.answer_echo].map(yes_no);
+            table.row([&pool.name, &addresses, &number, &span(&pool.ports), &(number * ports), &arp, &echo]);
+        }
+        table
+    }
+
+    fn rules(&self) -> Table {
+        let header =
+            ["rule", "from", "to", "sources become", "lets in", "when its address is full", "keeps", "refresh"];
+        let mut table = Table::new(&header);
+        for rule in &self.spec().nat44 {
+            let from = format!("{} {}", self.zone(rule.from), any(&rule.source));
+            let to = format!("{} {}", self.zone(rule.to), any(&rule.destination));
+            let pool = format!("an address and port of {}", self.spec().pools[usize::from(rule.pool.0)].name);
+            let full = match rule.pooling {
+                Pooling::Paired => "refuses",
+                Pooling::PairedSoft => "takes another of the pool",
+            };
+            let keeps = match (rule.port_preservation, rule.port_parity) {
+                (true, true) => "port if free, parity",
+                (true, false) => "port if free",
+                (false, true) => "parity",
+                (false, false) => "nothing",
+            };
+            let refresh = if rule.inbound_refresh { "both ways" } else { "from inside" };
+            table.row([&rule.name, &from, &to, &pool, &lets_in(&rule.filtering), &full, &keeps, &refresh]);
+        }
+        table
+    }
+
+    fn forwards(&self) -> Table {
+        let mut table = Table::new(&["forward", "from", "external", "goes to", "in zone", "for whom"]);
+        for forward in &self.spec().forwards {
+            let protocol = match forward.protocol {
+                ForwardProtocol::Tcp => "tcp",
+                ForwardProtocol::Udp => "udp",
+            };
+            let external = format!("{protocol} {}:{}", forward.external, span(&forward.external_ports));
+            let more = forward.external_ports.end() - forward.external_ports.start();
+            let ports = forward.inside_port..=forward.inside_port.saturating_add(more);
+            let inside = format!("{}:{}", forward.inside, span(&ports));
+            let (from, to) = (self.zone(forward.outside_zone), self.zone(forward.inside_zone));
+            table.row([&forward.name, &from, &external, &inside, &to, &whom(forward.filtering)]);
+        }
+        table
+    }
+
+    fn statics(&self) -> Table {
+        let mut table = Table::new(&["static", "from", "external", "is", "in zone", "for whom"]);
+        for entry in &self.spec().static_nat {
+            let (from, to) = (self.zone(entry.outside_zone), self.zone(entry.inside_zone));
+            table.row([&entry.name, &from, &entry.external, &entry.inside, &to, &whom(entry.filtering)]);
+        }
+        table
+    }
+
+    /// What becomes of a packet from each zone to each other: the consequence of all rules together.
+    fn zones(&self) -> Table {
+        let mut table = Table::new(&["from", "to", "IPv4", "IPv6"]);
+        let zones = || (0..=u8::MAX).zip(&self.spec().zones).map(|(i, name)| (ZoneId(i), name));
+        for (from, from_name) in zones() {
+            for (to, to_name) in zones().filter(|(to, _)| *to != from) {
+                let mut effects: Vec<String> = self.outbound(from, to);
+                effects.extend(self.inbound(from, to));
+                if effects.is_empty() {
+                    effects.push("routed: no rule is about these zones".to_owned());
+                }
+                for (i, effect) in effects.iter().enumerate() {
+                    let first = |text: &'static str| if i == 0 { text } else { "" };
+                    let [from_name, to_name] = [from_name, to_name].map(|name| if i == 0 { name } else { "" });
+                    table.row([&from_name, &to_name, effect, &first("routed")]);
+                }
+            }
+        }
+        table
+    }
+
+    /// What rules do to packets from inside.
+    fn outbound(&self, from: ZoneId, to: ZoneId) -> Vec<String> {
+        let rules: Vec<&Nat44Rule> =
+            self.spec().nat44.iter().filter(|rule| (rule.from, rule.to) == (from, to)).collect();
+        let statics =
+            self.spec().static_nat.iter().filter(|entry| (entry.inside_zone, entry.outside_zone) == (from, to));
+        let mut effects: Vec<String> = statics
+            .map(|entry| format!("{} leaves as {} (static {})", entry.inside, entry.external, entry.name))
+            .collect();
+        for rule in &rules {
+            let pool = &self.spec().pools[usize::from(rule.pool.0)].name;
+            let (source, destination) = (any(&rule.source), any(&rule.destination));
+            effects.push(format!("{source} to {destination}: translated to pool {pool} (rule {})", rule.name));
+        }
+        let all = rules.iter().any(|rule| rule.source.is_empty() && rule.destination.is_empty());
+        if !effects.is_empty() && !all {
+            effects.push("all else: routed, not translated".to_owned());
+        }
+        effects
+    }
+
+    /// What rules do to packets from outside.
+    fn inbound(&self, from: ZoneId, to: ZoneId) -> Vec<String> {
+        let spec = self.spec();
+        let rules: Vec<&Nat44Rule> = spec.nat44.iter().filter(|rule| (rule.to, rule.from) == (from, to)).collect();
+        let forwards = spec.forwards.iter().filter(|entry| (entry.outside_zone, entry.inside_zone) == (from, to));
+        let statics = spec.static_nat.iter().filter(|entry| (entry.outside_zone, entry.inside_zone) == (from, to));
+        let mut effects = Vec::new();
+        let forwards: Vec<&str> = forwards.map(|entry| &*entry.name).collect();
+        if !forwards.is_empty() {
+            effects.push(format!("to the external ports of {}: forwarded", list(forwards)));
+        }
+        effects.extend(
+            statics.map(|entry| format!("{} leads to {} (static {})", entry.external, entry.inside, entry.name)),
+        );
+        if !rules.is_empty() {
+            effects.push("what belongs to a session or mapping from inside: translated back".to_owned());
+            let sources = match rules.iter().any(|rule| rule.source.is_empty()) {
+                true => "any inside address".to_owned(),
+                false => list(rules.iter().flat_map(|rule| &rule.source)),
+            };
+            effects.push(format!("unsolicited, to the pool or to {sources}: dropped"));
+        }
+        if !effects.is_empty() && !rules.iter().any(|rule| rule.source.is_empty()) {
+            effects.push("all else: routed, not translated".to_owned());
+        }
+        effects
+    }
+
+    fn timers(&self) -> Table {
+        let timers = &self.spec().timers;
+        let mut table = Table::new(&["idle", "ends after"]);
+        let mut row = |what: &str, time: Duration| table.row([&what, &humantime::format_duration(time)]);
+        row("UDP", timers.udp);
+        for (port, time) in &timers.udp_ports {
+            row(&format!("UDP to port {port}"), *time);
+        }
+        row("TCP, opening", timers.tcp_opening);
+        row("TCP, established", timers.tcp_established);
+        row("TCP, closing", timers.tcp_closing);
+        row("ICMP query", timers.icmp);
+        row("freed port, before it is used again", timers.hold_down);
+        table
+    }
+
+    fn icmp(&self) -> Table {
+        let icmp = &self.spec().icmp;
+        let mut table = Table::new(&[]);
+        table.row([&"rate", &format!("{} per second, {} at once", icmp.rate, icmp.burst)]);
+        if !icmp.silent.is_empty() {
+            table.row([&"none on", &list(icmp.silent.iter().map(|&interface| &self.interface(interface).name))]);
+        }
+        table
+    }
+
+    fn metrics(&self) -> Table {
+        let mut table = Table::new(&[]);
+        let listen = self.config.metrics.listen.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+        table.row([&"served at", &listen]);
+        table
+    }
+
+    /// What is allowed but may surprise.
+    fn notes(&self) -> Table {
+        let spec = self.spec();
+        let mut table = Table::new(&[]);
+        let mut note = |text: String| table.row([&text]);
+        let has_v6 = |zone| {
+            let inside = spec.interfaces.iter().filter(|interface| interface.zone == zone);
+            inside.flat_map(|interface| &interface.addresses).any(|own| own.address.is_ipv6())
+        };
+        let mut open: Vec<ZoneId> = spec.nat44.iter().map(|rule| rule.from).filter(|zone| has_v6(*zone)).collect();
+        open.dedup();
+        for zone in open {
+            note(format!("IPv6 is routed into zone {} from everywhere: NAT44 does not shield it", self.zone(zone)));
+        }
+        for (i, port) in spec.ports.iter().enumerate() {
+            if spec.interfaces.iter().all(|interface| usize::from(interface.port.0) != i) {
+                note(format!("port {} carries no interface: what arrives there is dropped", port.name));
+            }
+        }
+        for (i, pool) in spec.pools.iter().enumerate() {
+            if spec.nat44.iter().all(|rule| usize::from(rule.pool.0) != i) {
+                note(format!("pool {} is used by no rule", pool.name));
+            }
+            for interface in &spec.interfaces {
+                let own = interface.addresses.iter().find(|own| match own.address {
+                    IpAddr::V4(own) => pool.addresses.iter().any(|range| range.contains(&own)),
+                    IpAddr::V6(_) => false,
+                });
+                if let Some(own) = own {
+                    note(format!(
+                        "{} of pool {} is also the gateway's own on {}: what belongs to no session reaches the \
+                         gateway",
+                        own.address, pool.name, interface.name
+                    ));
+                }
+            }
+        }
+        table
+    }
+}
+
+/// What a mapping lets in from outside.
+fn lets_in(filtering: &FilteringSet) -> String {
+    let FilteringSet { tcp, udp, icmp } = *filtering;
+    if tcp == udp && udp == icmp {
+        return whom(tcp).to_owned();
+    }
+    format!("tcp: {}; udp: {}; icmp: {}", whom(tcp), whom(udp), whom(icmp))
+}
+
+/// Who may use a mapping from outside.
+fn whom(filtering: Filtering) -> &'static str {
+    match filtering {
+        Filtering::EndpointIndependent => "anyone",
+        Filtering::AddressDependent => "hosts that were sent to",
+        Filtering::AddressPortDependent => "ports that were sent to",
+    }
+}
+
+/// Prefixes, none of which means all.
+fn any(prefixes: &[IpPrefix]) -> String {
+    if prefixes.is_empty() { "any".to_owned() } else { list(prefixes) }
+}
+
+fn yes_no(on: bool) -> &'static str {
+    if on { "yes" } else { "no" }
+}
+
+/// A range as the file has it.
+fn span<T: Display + PartialEq>(range: &RangeInclusive<T>) -> String {
+    let (first, last) = (range.start(), range.end());
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+/// How many addresses a range has.
+fn count(range: &RangeInclusive<Ipv4Addr>) -> u64 {
+    u64::from(range.end().to_bits() - range.start().to_bits()) + 1
+}
+
+fn list<T: Display>(things: impl IntoIterator<Item = T>) -> String {
+    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Text in columns.
+struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Table { header: header.iter().map(|title| (*title).to_owned()).collect(), rows: Vec::new() }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [&dyn Display; N]) {
+        self.rows.push(cells.iter().map(ToString::to_string).collect());
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let header = Some(&self.header).filter(|header| !header.is_empty());
+        let lines: Vec<&Vec<String>> = header.into_iter().chain(&self.rows).collect();
+        let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0);
+        let width =
+            |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for (i, line) in lines.iter().enumerate() {
+            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            writeln!(f, "  {}", cells.join("  ").trim_end())?;
+            if i == 0 && header.is_some() {
+                let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
+                writeln!(f, "  {}", rule.join("  "))?;
+            }
+        }
+        Ok(())
+    }
+}
