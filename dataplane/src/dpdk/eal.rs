@@ -62,19 +62,20 @@ impl Eal {
         // SAFETY: argv holds argc strings, NUL-terminated, never freed, and a null pointer, as main's argv; this is the
         // only call in the process, as STARTED was false.
         let code = unsafe { dpdk_sys::rte_eal_init(argc, argv.leak().as_mut_ptr()) };
+        remove_runtime_directory();
         if code < 0 {
             // SAFETY: reads a thread-local of DPDK; no conditions.
             let errno = unsafe { dpdk_sys::dpdk_errno() };
             return Err(Error::Start { reason: reason(errno.saturating_neg()), log: setup.log() });
         }
-        remove_runtime_directory();
         Ok(Eal(()))
     }
 }
 
-/// EAL makes a directory for the files of this process, and has been told to put none in it.
+/// EAL makes a directory for the files of this process, and has been told to put none in it. A start that failed leaves
+/// it too, or has not come so far and names none.
 fn remove_runtime_directory() {
-    // SAFETY: EAL is initialised; it gives a pointer to a string of its own.
+    // SAFETY: EAL gives a pointer to a string of its own, which is empty until it has made the directory.
     let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     // Where it could not be made, or is not empty, there is nothing to tidy.
     let _ = fs::remove_dir(Path::new(OsStr::from_bytes(directory.to_bytes())));
