@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{Error, reason};
 use super::log::{self, Setup};
-use super::thread::available_cores;
+use super::thread::{available_cores, check_cores};
 
 /// How DPDK's environment is started.
 #[derive(Clone, Debug)]
@@ -44,10 +44,11 @@ impl Eal {
     /// Starts EAL. The calling thread becomes its main thread; with [`EalConfig::control_core`] it is pinned to it.
     ///
     /// # Errors
-    /// [`Error::NoMemory`], [`Error::BadName`] for a PCI address that is none, [`Error::Start`] with what EAL said. A
+    /// [`Error::NoMemory`], [`Error::Core`], [`Error::BadName`] for a PCI address that is none, [`Error::Start`] with what EAL said. A
     /// start that EAL itself refused can't be repeated in this process: [`Error::AlreadyStarted`].
     pub fn start(config: &EalConfig) -> Result<Eal, Error> {
         check_memory(config)?;
+        check_cores(config.control_core.as_slice())?;
         let arguments = arguments(config, &available_cores())?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(Error::AlreadyStarted);
@@ -61,19 +62,20 @@ impl Eal {
         // SAFETY: argv holds argc strings, NUL-terminated, never freed, and a null pointer, as main's argv; this is the
         // only call in the process, as STARTED was false.
         let code = unsafe { dpdk_sys::rte_eal_init(argc, argv.leak().as_mut_ptr()) };
+        remove_runtime_directory();
         if code < 0 {
             // SAFETY: reads a thread-local of DPDK; no conditions.
             let errno = unsafe { dpdk_sys::dpdk_errno() };
             return Err(Error::Start { reason: reason(errno.saturating_neg()), log: setup.log() });
         }
-        remove_runtime_directory();
         Ok(Eal(()))
     }
 }
 
-/// EAL makes a directory for the files of this process, and has been told to put none in it.
+/// EAL makes a directory for the files of this process, and has been told to put none in it. A start that failed leaves
+/// it too, or has not come so far and names none.
 fn remove_runtime_directory() {
-    // SAFETY: EAL is initialised; it gives a pointer to a string of its own.
+    // SAFETY: EAL gives a pointer to a string of its own, which is empty until it has made the directory.
     let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     // Where it could not be made, or is not empty, there is nothing to tidy.
     let _ = fs::remove_dir(Path::new(OsStr::from_bytes(directory.to_bytes())));

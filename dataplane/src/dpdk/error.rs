@@ -3,6 +3,7 @@
 use std::io;
 
 use super::log::Log;
+use super::thread::CoreError;
 
 /// Why DPDK, a pool or a port could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,9 @@ pub enum Error {
         /// Whether huge pages are meant.
         huge: bool,
     },
+    /// The control thread can't have its core.
+    #[error(transparent)]
+    Core(#[from] CoreError),
     /// EAL didn't start.
     #[error("DPDK did not start: {reason}{log}")]
     Start {

@@ -485,7 +485,7 @@ fn pci_reason(devices: &Path, address: &str) -> String {
     {
         Some(driver) if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&&*driver) => {
             format!(
-                "it is bound to {driver}, but no DPDK driver took it: is it in boot's list, and its driver installed?"
+                "it is bound to {driver}, but no DPDK driver took it: is the driver installed (librte-net-*), and the IOMMU on?"
             )
         }
         Some(driver) => format!(

@@ -114,8 +114,9 @@ impl WorkerThread {
     /// Pins the calling thread to `core` and registers it.
     ///
     /// # Errors
-    /// [`CoreError::Pin`]: see [`check_cores`] for why; [`CoreError::Register`].
+    /// Those of [`check_cores`], [`CoreError::Pin`], [`CoreError::Register`].
     pub fn enter(_eal: Eal, core: usize) -> Result<WorkerThread, CoreError> {
+        check_cores(&[core])?;
         if !core_affinity::set_for_current(CoreId { id: core }) || affinity() != [core] {
             return Err(CoreError::Pin(core));
         }

@@ -1,0 +1,570 @@
+//! The safe layer against the real DPDK, without huge pages and without a NIC. EAL starts once in a process, so the
+//! tests share it; those that need a start of their own run this program again.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dataplane::dpdk::{
+    CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, WorkerThread,
+    available_cores,
+};
+use dataplane::packet::{Packet, PacketPool, RxChecksum};
+use dataplane::plan::MacAddr;
+use dataplane::worker::{BURST, Burst, Device};
+use nix::sched::{CloneFlags, unshare};
+
+/// Longer than anything here takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn eal() -> Eal {
+    static EAL: OnceLock<Eal> = OnceLock::new();
+    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 384, ..EalConfig::default() }).expect("EAL starts"))
+}
+
+fn pool(packets: u32) -> Mempool {
+    Mempool::new(eal(), &MempoolConfig { packets, ..MempoolConfig::default() }).expect("memory for a pool")
+}
+
+fn open(device: &str, pool: &Mempool) -> (Port, Queue) {
+    let (port, mut queues) =
+        Port::open(eal(), &PortConfig::new(device), &[pool]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(queues.len(), 1);
+    (port, queues.remove(0))
+}
+
+fn open_error(config: &PortConfig, pool: &Mempool) -> String {
+    Port::open(eal(), config, &[pool]).expect_err("can't be opened").to_string()
+}
+
+/// A frame that can be told from others: broadcast, of an experimental type (IEEE 802), with `tag` all over it.
+fn frame(tag: u32, len: usize) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    let words = (0u32..).map(|i| tag.wrapping_mul(2_654_435_761).wrapping_add(i));
+    frame.extend(words.flat_map(u32::to_be_bytes).take(len - 14));
+    frame
+}
+
+fn mbuf(pool: &mut Mempool, frame: &[u8]) -> Mbuf {
+    let mut mbuf = pool.alloc().expect("a free buffer");
+    assert!(mbuf.append(frame.len()));
+    mbuf.data_mut().copy_from_slice(frame);
+    mbuf
+}
+
+/// Polls until `count` frames of our type came, and gives their bytes.
+fn receive(queue: &mut Queue, count: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    eventually("the frames come", || {
+        poll(queue, &mut frames);
+        frames.len() >= count
+    });
+    frames
+}
+
+/// Polls once, and adds the frames of our type.
+fn poll(queue: &mut Queue, frames: &mut Vec<Vec<u8>>) {
+    let mut burst = Burst::new();
+    queue.receive(&mut burst);
+    assert!(burst.iter().all(Packet::is_contiguous));
+    frames.extend(burst.iter().map(|mbuf| mbuf.data().to_vec()).filter(|data| data[12..14] == [0x88, 0xb5]));
+}
+
+/// Sends `frames` and sees all of them arrive as they were. The first attempts may find no room: a memif server has
+/// none before its client has polled.
+fn carry(frames: &[Vec<u8>], from: &mut Queue, pool: &mut Mempool, to: &mut Queue) {
+    let mut burst: Burst<Mbuf> = frames.iter().map(|frame| mbuf(pool, frame)).collect();
+    let mut arrived = Vec::new();
+    eventually("the frames come", || {
+        from.transmit(&mut burst);
+        poll(to, &mut arrived);
+        arrived.len() >= frames.len()
+    });
+    assert_eq!(arrived, frames);
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
+}
+
+/// A directory of the test's own, removed with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("turnpike-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("temporary directory");
+        Directory(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("UTF-8").into()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `ip`, and gives what it says.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2");
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Puts the calling thread into a network namespace of its own, with a veth pair `near0`, `far0` in it.
+fn network_namespace() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+    ip("link add name near0 type veth peer name far0");
+    for end in ["near0", "far0"] {
+        // No address, hence no neighbour discovery of the kernel's.
+        ip(&format!("link set {end} addrgenmode none"));
+        ip(&format!("link set {end} up"));
+    }
+}
+
+/// A capture file as libpcap writes it: microseconds, little endian, Ethernet.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0];
+    for frame in frames {
+        let len = (frame.len() as u32).to_le_bytes();
+        file.extend([&[0; 8][..], &len, &len, frame].concat());
+    }
+    file
+}
+
+/// The frames of such a file.
+fn pcap_frames(file: &[u8]) -> Vec<Vec<u8>> {
+    let (mut frames, mut rest) = (Vec::new(), &file[24..]);
+    while !rest.is_empty() {
+        let len = u32::from_le_bytes(rest[8..12].try_into().expect("four bytes")) as usize;
+        frames.push(rest[16..16 + len].to_vec());
+        rest = &rest[16 + len..];
+    }
+    frames
+}
+
+/// Runs the test `name` of this program again, by itself, as a child that knows it is one, after a shell's `prelude`.
+fn again(name: &str, prelude: &str) -> Output {
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("{prelude} && exec \"$0\" --exact {name} --nocapture --test-threads=1")])
+        .arg(std::env::current_exe().expect("this program"))
+        .env("TURNPIKE_TEST_CHILD", name)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this program runs");
+    let start = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().expect("a child");
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().expect("its output")
+}
+
+fn is_child(name: &str) -> bool {
+    std::env::var("TURNPIKE_TEST_CHILD").is_ok_and(|child| child == name)
+}
+
+#[test]
+fn every_kind_of_vdev_opens() {
+    network_namespace();
+    let directory = Directory::new("vdevs");
+    let (rx, tx) = (directory.file("rx.pcap"), directory.file("tx.pcap"));
+    fs::write(&rx, pcap(&[])).expect("capture");
+    let (memif, vhost) = (directory.file("memif.sock"), directory.file("vhost.sock"));
+    let devices = [
+        ("net_null", "net_null0".to_owned()),
+        ("net_ring", "net_ring9".to_owned()),
+        ("net_pcap", format!("net_pcap9,rx_pcap={rx},tx_pcap={tx}")),
+        ("net_tap", "net_tap0,iface=tap7".to_owned()),
+        ("net_af_packet", "net_af_packet0,iface=near0".to_owned()),
+        ("net_af_xdp", "net_af_xdp0,iface=far0".to_owned()),
+        ("net_memif", format!("net_memif9,role=server,socket={memif},socket-abstract=no")),
+        ("net_vhost", format!("net_vhost0,iface={vhost}")),
+        // Its handshake is with the vhost port before it.
+        ("net_virtio_user", format!("net_virtio_user0,path={vhost}")),
+    ];
+    let mut ports = Vec::new();
+    for (driver, device) in &devices {
+        // net_af_xdp alone takes 2,048 buffers to start.
+        let pool = pool(4095);
+        let (port, queue) = open(device, &pool);
+        assert_eq!(port.info().driver, *driver);
+        ports.push((port, queue, pool));
+    }
+    // What they made, as the kernel sees it.
+    ip("link show tap7");
+    assert!(fs::exists(&memif).expect("readable") && fs::exists(&vhost).expect("readable"));
+    // Their buffers come back when they close, but those that af_xdp's driver has lent the kernel.
+    for (port, queue, pool) in ports {
+        let driver = port.info().driver.clone();
+        drop((port, queue));
+        assert!(pool.in_use() == 0 || driver == "net_af_xdp", "{driver}: {}", pool.in_use());
+    }
+}
+
+#[test]
+fn drivers_of_nics_are_loaded() {
+    eal();
+    let maps = fs::read_to_string("/proc/self/maps").expect("procfs");
+    for driver in ["e1000", "ixgbe", "i40e", "iavf", "ice", "mlx5", "ena", "vmxnet3", "virtio"] {
+        assert!(maps.contains(&format!("/librte_net_{driver}.so")), "{driver}");
+    }
+    for other in ["bus_pci", "bus_vdev", "mempool_ring"] {
+        assert!(maps.contains(&format!("/librte_{other}.so")), "{other}");
+    }
+}
+
+#[test]
+fn ring_gives_back_what_it_got() {
+    let mut pool = pool(1023);
+    let (port, mut queue) = open("net_ring0", &pool);
+    let frames: Vec<_> = (0..5u32).map(|n| frame(n, 60 + 300 * n as usize)).collect();
+    let mut burst: Burst<Mbuf> = frames.iter().map(|frame| mbuf(&mut pool, frame)).collect();
+    assert_eq!(pool.in_use(), 5);
+    queue.transmit(&mut burst);
+    assert!(burst.is_empty());
+    assert_eq!(receive(&mut queue, 5), frames);
+    let stats = port.stats();
+    assert_eq!((stats.rx_packets, stats.tx_packets, stats.rx_missed, stats.tx_errors), (5, 5, 0, 0));
+    assert!(port.link().up);
+    assert_eq!(pool.in_use(), 0);
+    // A port that was closed can be opened again; one that is open can't.
+    assert_eq!(
+        open_error(&PortConfig::new("net_ring0"), &pool),
+        "device `net_ring0` is already open: each port needs a device of its own"
+    );
+    drop((port, queue));
+    open("net_ring0", &pool);
+}
+
+#[test]
+fn unsent_frames_stay_in_order() {
+    let mut pool = pool(4095);
+    let (port, mut queue) = open("net_ring1", &pool);
+    let (mut next, mut sent) = (0u32, 0);
+    let mut left = loop {
+        let mut burst = Burst::new();
+        while !burst.is_full() {
+            burst.push(mbuf(&mut pool, &frame(next, 64)));
+            next += 1;
+        }
+        queue.transmit(&mut burst);
+        sent += BURST - burst.len();
+        if !burst.is_empty() {
+            break burst;
+        }
+        assert!(sent < 4000, "the ring never fills");
+    };
+    let unsent: Vec<_> = (sent as u32..next).map(|n| frame(n, 64)).collect();
+    assert!(left.iter().map(Mbuf::data).eq(unsent.iter()));
+    assert_eq!(port.stats().tx_packets, sent as u64);
+    assert_eq!(pool.in_use() as usize, sent + left.len());
+    // With some room, the rest goes behind what went before.
+    let mut all = receive(&mut queue, 32);
+    queue.transmit(&mut left);
+    assert!(left.is_empty());
+    all.extend(receive(&mut queue, next as usize - all.len()));
+    assert_eq!(all, (0..next).map(|n| frame(n, 64)).collect::<Vec<_>>());
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn receiving_appends_as_far_as_there_is_room() {
+    let mut pool = pool(1023);
+    let (_port, mut queue) = open("net_ring2", &pool);
+    let mut burst: Burst<Mbuf> = (0..BURST as u32).map(|n| mbuf(&mut pool, &frame(n, 64))).collect();
+    queue.transmit(&mut burst);
+    let mut burst: Burst<Mbuf> = (100..130).map(|n| mbuf(&mut pool, &frame(n, 64))).collect();
+    queue.receive(&mut burst);
+    let expected: Vec<_> = (100..130).chain(0..2).map(|n| frame(n, 64)).collect();
+    assert!(burst.iter().map(Mbuf::data).eq(expected.iter()));
+    queue.receive(&mut burst);
+    assert_eq!(burst.len(), BURST);
+    Mbuf::free_bulk(&mut burst);
+    assert!(burst.is_empty());
+    queue.receive(&mut burst);
+    assert_eq!(burst.len(), BURST - 2);
+    Packet::discard(&mut burst);
+    assert_eq!((burst.len(), pool.in_use()), (0, 0));
+}
+
+#[test]
+fn memif_carries_frames_both_ways() {
+    let directory = Directory::new("memif");
+    let socket = directory.file("m.sock");
+    let (mut east_pool, mut west_pool) = (pool(4095), pool(4095));
+    let end = |role: &str, n: u8| format!("net_memif{n},role={role},id=0,socket={socket},socket-abstract=no");
+    let (east_port, mut east) = open(&end("server", 0), &east_pool);
+    let (west_port, mut west) = open(&end("client", 1), &west_pool);
+    eventually("the link comes up", || east_port.link().up && west_port.link().up);
+    let frames: Vec<_> = (0..20u32).map(|n| frame(n, 60 + 70 * n as usize)).collect();
+    carry(&frames, &mut east, &mut east_pool, &mut west);
+    carry(&frames, &mut west, &mut west_pool, &mut east);
+    assert_eq!((east_port.stats().rx_packets, west_port.stats().rx_packets), (20, 20));
+    // One end goes; the other sees it.
+    drop((west, west_port));
+    eventually("the link goes down", || !east_port.link().up);
+    drop((east, east_port));
+    assert_eq!((east_pool.in_use(), west_pool.in_use()), (0, 0));
+}
+
+#[test]
+fn pcap_files_in_and_out() {
+    let directory = Directory::new("pcap");
+    let (rx, tx) = (directory.file("rx.pcap"), directory.file("tx.pcap"));
+    let frames: Vec<_> = (0..40u32).map(|n| frame(n, 60 + 36 * n as usize)).collect();
+    fs::write(&rx, pcap(&frames)).expect("capture");
+    let pool = pool(1023);
+    let (port, mut queue) = open(&format!("net_pcap0,rx_pcap={rx},tx_pcap={tx}"), &pool);
+    let (start, mut count, mut burst) = (Instant::now(), 0, Burst::new());
+    while count < frames.len() {
+        assert!(start.elapsed() < PATIENCE);
+        queue.receive(&mut burst);
+        for mbuf in &burst {
+            assert_eq!(mbuf.data(), frames[count]);
+            assert_eq!(mbuf.rx_checksum(), RxChecksum::Unknown);
+            count += 1;
+        }
+        queue.transmit(&mut burst);
+        assert!(burst.is_empty());
+    }
+    assert_eq!(port.stats().tx_packets, 40);
+    assert_eq!(port.stats().tx_bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
+    drop((port, queue));
+    assert_eq!(pcap_frames(&fs::read(&tx).expect("capture")), frames);
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn af_packet_on_a_veth() {
+    network_namespace();
+    let (mut near_pool, mut far_pool) = (pool(2047), pool(2047));
+    let mac = MacAddr([2, 0, 0, 0, 0xab, 1]);
+    let device = |rest: &str| format!("net_af_packet{rest},framecnt=512,framesz=2048,blocksz=4096");
+    let config = PortConfig { mac: Some(mac), mtu: Some(1400), ..PortConfig::new(&device("1,iface=near0")) };
+    let (near, mut queues) = Port::open(eal(), &config, &[&near_pool]).unwrap_or_else(|error| panic!("{error}"));
+    let mut near_queue = queues.remove(0);
+    // What was set is what the kernel sees.
+    let shown = ip("link show near0");
+    assert!(shown.contains(&mac.to_string()) && shown.contains("mtu 1400"), "{shown}");
+    assert_eq!((near.mac(), near.mtu()), (mac, 1400));
+
+    let (far, mut far_queue) = open(&device("2,iface=far0"), &far_pool);
+    eventually("the link is up", || near.link().up && far.link().up);
+    let frames: Vec<_> = (0..BURST as u32).map(|n| frame(n, 60 + 40 * n as usize)).collect();
+    carry(&frames, &mut near_queue, &mut near_pool, &mut far_queue);
+    carry(&frames, &mut far_queue, &mut far_pool, &mut near_queue);
+    // The driver itself would never notice.
+    ip("link set far0 down");
+    eventually("the link is down", || !near.link().up && !far.link().up);
+    ip("link set far0 up");
+    eventually("the link is up again", || near.link().up && far.link().up);
+    drop((near, near_queue, far, far_queue));
+    assert_eq!((near_pool.in_use(), far_pool.in_use()), (0, 0));
+}
+
+#[test]
+fn af_xdp_on_a_veth() {
+    network_namespace();
+    let (mut near_pool, mut far_pool) = (pool(8191), pool(8191));
+    let (near, mut near_queue) = open("net_af_xdp1,iface=near0", &near_pool);
+    let (far, mut far_queue) = open("net_af_xdp2,iface=far0", &far_pool);
+    eventually("the link is up", || near.link().up && far.link().up);
+    let frames: Vec<_> = (0..BURST as u32).map(|n| frame(n, 60 + 40 * n as usize)).collect();
+    carry(&frames, &mut near_queue, &mut near_pool, &mut far_queue);
+    carry(&frames, &mut far_queue, &mut far_pool, &mut near_queue);
+}
+
+#[test]
+fn virtio_user_to_vhost() {
+    let directory = Directory::new("vhost");
+    let socket = directory.file("v.sock");
+    let (mut host_pool, mut guest_pool) = (pool(2047), pool(2047));
+    let (host, mut host_queue) = open(&format!("net_vhost1,iface={socket}"), &host_pool);
+    let (guest, mut guest_queue) = open(&format!("net_virtio_user1,path={socket}"), &guest_pool);
+    eventually("the link is up", || host.link().up && guest.link().up);
+    let frames: Vec<_> = (0..BURST as u32).map(|n| frame(n, 60 + 40 * n as usize)).collect();
+    carry(&frames, &mut host_queue, &mut host_pool, &mut guest_queue);
+    carry(&frames, &mut guest_queue, &mut guest_pool, &mut host_queue);
+    drop((guest, guest_queue, host, host_queue));
+    assert_eq!((host_pool.in_use(), guest_pool.in_use()), (0, 0));
+}
+
+#[test]
+fn mbufs_grow_and_shrink_at_both_ends() {
+    let mut pool = pool(63);
+    let mut mbuf = pool.alloc().expect("a free buffer");
+    assert_eq!((mbuf.data(), mbuf.headroom(), mbuf.tailroom()), (&[][..], 128, 2048));
+    assert!(mbuf.append(100));
+    for (byte, n) in mbuf.data_mut().iter_mut().zip(0..) {
+        *byte = n;
+    }
+    assert!(mbuf.prepend(20) && mbuf.trim_front(25));
+    assert_eq!((mbuf.data()[0], mbuf.data().len(), mbuf.headroom(), mbuf.tailroom()), (5, 95, 133, 1948));
+    mbuf.truncate(96);
+    assert_eq!(mbuf.data().len(), 95);
+    mbuf.truncate(10);
+    assert_eq!(mbuf.data(), (5..15).collect::<Vec<u8>>());
+    // What can't be changes nothing.
+    assert!(!mbuf.prepend(134) && !mbuf.trim_front(11) && !mbuf.append(2034));
+    assert!(!mbuf.prepend(70_000) && !mbuf.trim_front(70_000) && !mbuf.append(70_000));
+    assert_eq!((mbuf.data().len(), mbuf.headroom(), mbuf.tailroom()), (10, 133, 2033));
+    assert!(mbuf.prepend(133) && mbuf.append(2033));
+    assert_eq!((mbuf.data().len(), mbuf.headroom(), mbuf.tailroom()), (2176, 0, 0));
+}
+
+#[test]
+fn pools_end_and_recover() {
+    let mut pool = pool(63);
+    let mut taken: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!((taken.len(), pool.size(), pool.in_use()), (63, 63, 63));
+    let other = taken.split_off(30);
+    thread::spawn(move || drop(other)).join().expect("freed in another thread");
+    assert_eq!(pool.in_use(), 30);
+    drop(taken);
+    assert_eq!(pool.in_use(), 0);
+    assert_eq!(pool.alloc().map(|mbuf| mbuf.data().len()), Some(0));
+    let config = MempoolConfig { packets: 1 << 22, ..MempoolConfig::default() };
+    let error = Mempool::new(eal(), &config).expect_err("9 GiB").to_string();
+    assert!(error.starts_with("no pool of 4194304 packets of 2048 bytes: "), "{error}");
+    assert!(error.contains("raise boot.memory.size or lower boot.packets"), "{error}");
+}
+
+#[test]
+fn workers_are_pinned_and_registered() {
+    let core = *available_cores().last().expect("a core");
+    let (eal, mut pool) = (eal(), pool(1023));
+    let (_port, mut queue) = open("net_ring3", &pool);
+    let worker = thread::spawn(move || {
+        let registered = WorkerThread::enter(eal, core).expect("an available core");
+        let status = fs::read_to_string("/proc/thread-self/status").expect("procfs");
+        assert!(status.contains(&format!("Cpus_allowed_list:\t{core}\n")), "{status}");
+        let reason = "it is registered already".into();
+        assert_eq!(WorkerThread::enter(eal, core).expect_err("twice"), CoreError::Register { core, reason });
+        let mut burst: Burst<Mbuf> = (0..8).map(|n| mbuf(&mut pool, &frame(n, 64))).collect();
+        queue.transmit(&mut burst);
+        assert_eq!(receive(&mut queue, 8).len(), 8);
+        drop(registered);
+        assert!(WorkerThread::enter(eal, core).is_ok());
+        // What the thread's cache holds is not in use.
+        assert_eq!(pool.in_use(), 0);
+    });
+    worker.join().expect("the worker's assertions hold");
+    let missing = thread::spawn(move || WorkerThread::enter(eal, 5000).map(drop)).join().expect("no panic");
+    assert!(matches!(missing, Err(CoreError::Absent { core: 5000, .. })), "{missing:?}");
+}
+
+#[test]
+fn ports_that_can_not_be_opened_say_why() {
+    network_namespace();
+    let pool = pool(1023);
+    let error = |device: &str| open_error(&PortConfig::new(device), &pool);
+    assert_eq!(
+        error("net_af_packet7,iface=lan0"),
+        "device `net_af_packet7`: there is no interface `lan0` in this network namespace"
+    );
+    let pci = error("0000:ff:1f.7");
+    assert!(pci.starts_with("PCI device 0000:ff:1f.7: there is no such device; `lspci -D` lists"), "{pci}");
+    let unknown = error("net_nothing0");
+    assert!(unknown.starts_with("device `net_nothing0`: opening it failed: "), "{unknown}");
+    assert!(unknown.contains("\n  "), "DPDK's words are missing: {unknown}");
+    let argument = error("net_af_packet6,iface=near0,blocksz=1000");
+    assert!(argument.starts_with("device `net_af_packet6`: opening it failed: "), "{argument}");
+    assert!(argument.contains("\n  ") && argument.contains("block"), "the driver's words are missing: {argument}");
+    let empty = error("");
+    assert!(empty.starts_with("`` is no DPDK device: write a vdev like"), "{empty}");
+    let mtu = PortConfig { mtu: Some(9000), ..PortConfig::new("net_ring4") };
+    assert_eq!(
+        open_error(&mtu, &pool),
+        "device `net_ring4` can't have an MTU of 9000 bytes: frames of 9018 bytes don't fit buffers for 2048"
+    );
+    let config = PortConfig::new("net_af_packet8,iface=near0");
+    let queues = Port::open(eal(), &config, &[&pool, &pool]).expect_err("one queue");
+    assert!(matches!(queues, Error::Queues { wanted: 2, max: 1, .. }), "{queues}");
+    // Nothing of these is left.
+    assert_eq!(pool.in_use(), 0);
+    open("net_ring4", &pool);
+}
+
+#[test]
+fn eal_starts_once() {
+    eal();
+    assert!(matches!(Eal::start(&EalConfig::default()), Err(Error::AlreadyStarted)));
+    let directory = format!("/var/run/dpdk/turnpike-{}", std::process::id());
+    assert!(!fs::exists(directory).expect("readable"), "EAL left a directory");
+}
+
+#[test]
+fn more_than_there_is() {
+    let start = |hugepages| Eal::start(&EalConfig { memory_mib: 1 << 30, hugepages, ..EalConfig::default() });
+    let config = EalConfig { control_core: Some(100_000), ..EalConfig::default() };
+    let error = Eal::start(&config).expect_err("no such core").to_string();
+    assert!(error.starts_with("core 100000 does not exist: this machine has 0"), "{error}");
+    let error = start(false).expect_err("1 PiB").to_string();
+    assert!(error.starts_with("DPDK is to have 1073741824 MiB of memory and "), "{error}");
+    assert!(error.ends_with(" MiB are free: lower boot.memory.size, or free some"), "{error}");
+    let error = start(true).expect_err("1 PiB").to_string();
+    assert!(error.starts_with("DPDK is to have 1073741824 MiB of huge pages and "), "{error}");
+    assert!(error.ends_with("(sysctl vm.nr_hugepages), or set boot.memory.hugepages to false"), "{error}");
+}
+
+/// EAL finds out for itself that it can't have the memory; its own words must reach the error.
+#[test]
+fn start_that_fails_says_why() {
+    let name = "start_that_fails_says_why";
+    if is_child(name) {
+        let config = EalConfig { memory_mib: 1024, ..EalConfig::default() };
+        println!("<{}>", Eal::start(&config).expect_err("no room"));
+        let directory = format!("/var/run/dpdk/turnpike-{}", std::process::id());
+        assert!(!fs::exists(directory).expect("readable"), "EAL left a directory");
+        return;
+    }
+    let output = again(name, "ulimit -v 1000000");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    let error = printed.split_once('<').and_then(|(_, rest)| rest.rsplit_once('>')).expect("an error").0;
+    assert!(error.starts_with("DPDK did not start: "), "{error}");
+    assert!(error.contains("\n  EAL: ") && error.contains("Cannot allocate memory"), "{error}");
+}
+
+/// With huge pages where the machine has some free.
+#[test]
+fn huge_pages() {
+    let name = "huge_pages";
+    let config = EalConfig { memory_mib: 64, hugepages: true, ..EalConfig::default() };
+    if is_child(name) {
+        let eal = match Eal::start(&config) {
+            Ok(eal) => eal,
+            Err(Error::NoMemory { wanted_mib: 64, huge: true, .. }) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let mut pool = Mempool::new(eal, &MempoolConfig { packets: 1023, ..MempoolConfig::default() }).expect("a pool");
+        let (_port, mut queues) = Port::open(eal, &PortConfig::new("net_ring0"), &[&pool]).expect("a ring");
+        let smaps = fs::read_to_string("/proc/self/smaps").expect("procfs");
+        let huge = |line: &str| line.contains("_Hugetlb:") && !line.ends_with(" 0 kB");
+        assert!(smaps.lines().any(huge), "no huge page is in use");
+        queues[0].transmit(&mut Burst::from_iter([mbuf(&mut pool, &frame(1, 64))]));
+        assert_eq!(receive(&mut queues[0], 1), [frame(1, 64)]);
+        assert_eq!(pool.in_use(), 0);
+        return;
+    }
+    let output = again(name, "true");
+    assert!(output.status.success(), "{output:?}");
+}
