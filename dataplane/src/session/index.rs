@@ -391,23 +391,18 @@ impl Index {
                 return;
             }
             bucket = *self.bucket(hole);
-            if bucket.next != NONE {
-                self.bucket_mut(bucket.next).set_prev(NONE);
-            }
             if self.free_overflow(arena, hole) == bucket.next {
                 bucket.next = hole;
             }
         }
     }
 
-    /// Frees an overflow bucket that is in no list: the youngest takes its place. Returns the id that that one had.
+    /// Frees an overflow bucket that no list leads to: the youngest takes its place. Returns the id that that one had.
     fn free_overflow(&mut self, arena: &mut BucketArena, id: u32) -> u32 {
         let youngest = self.top.wrapping_sub(self.overflow);
         let moved = std::mem::replace(self.bucket_mut(youngest), EMPTY);
         if youngest != id {
-            if moved.prev() != NONE {
-                self.bucket_mut(moved.prev()).next = id;
-            }
+            self.bucket_mut(moved.prev()).next = id;
             if moved.next != NONE {
                 self.bucket_mut(moved.next).set_prev(id);
             }
@@ -461,8 +456,33 @@ mod tests {
     /// What the index means: values by hash.
     type Model = HashMap<u32, Vec<u32>>;
 
+    /// The lists lead both ways, through as many buckets as there are, and each entry is in the right one.
+    fn assert_sound(index: &Index) {
+        let (mut entries, mut overflow) = (0, 0);
+        let homes = if index.is_empty() { 0 } else { index.buckets };
+        for home in 0..homes {
+            let (mut id, mut prev) = (home, NONE);
+            while id != NONE {
+                let bucket = index.bucket(id);
+                assert_eq!(bucket.prev(), prev);
+                assert!(bucket.entries().all(|(hash, _)| index.home(hash) == home));
+                // Of a list, the first overflow bucket or, without one, the home bucket has room.
+                assert!(
+                    bucket.len() == WAYS || (bucket.next == NONE && id == home) || (prev == home && bucket.len() > 0)
+                );
+                entries += bucket.len();
+                overflow += u32::from(id != home);
+                (id, prev) = (bucket.next, id);
+            }
+        }
+        assert_eq!((entries, overflow), (index.len(), index.overflow));
+        let segments = homes.div_ceil(64) + overflow.div_ceil(64);
+        assert_eq!(index.directory.iter().flatten().count(), segments as usize);
+    }
+
     /// Every pair of the model is found, what it lacks is not, and nothing else is in the index.
     fn assert_same(index: &Index, model: &Model) {
+        assert_sound(index);
         let mut values: Vec<u32> = model.values().flatten().copied().collect();
         assert_eq!(index.len(), values.len());
         for (&hash, values) in model {
@@ -495,7 +515,7 @@ mod tests {
         Even,
         /// Multiples of 64: one bucket of each segment.
         Aligned,
-        /// A handful of hashes.
+        /// 32 hashes, in four buckets of the first 64.
         Few,
         /// All the same.
         One,
@@ -507,7 +527,7 @@ mod tests {
             match self {
                 Spread::Even => even,
                 Spread::Aligned => even << 6,
-                Spread::Few => even % 5,
+                Spread::Few => even & 0x1c3,
                 Spread::One => 0xdead_beef,
             }
         }
@@ -569,6 +589,31 @@ mod tests {
                 prop_assert_eq!(index.iter().count(), 0);
             }
             prop_assert_eq!(arena.free(), segments);
+        }
+
+        /// A random walk of single insertions and removals, which leaves no order in the lists.
+        #[test]
+        fn stays_sound(spread in spread(), seed in any::<u32>(), drifts in prop::collection::vec(0u32..=8, 1..16)) {
+            let mut arena = BucketArena::new(60);
+            let mut index = Index::new(60);
+            let mut held: Vec<(u32, u32)> = Vec::new();
+            let mut noise = seed;
+            for drift in drifts {
+                for _ in 0..400 {
+                    noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    if noise >> 29 < drift {
+                        let pair = (spread.hash(noise), noise);
+                        prop_assert_eq!(index.insert(&mut arena, pair.0, pair.1), Ok(()));
+                        held.push(pair);
+                    } else if !held.is_empty() {
+                        let (hash, value) = held.swap_remove(noise as usize / 7 % held.len());
+                        prop_assert!(index.remove(&mut arena, hash, value));
+                    }
+                }
+                let mut model = Model::new();
+                held.iter().for_each(|&(hash, value)| model.entry(hash).or_default().push(value));
+                assert_same(&index, &model);
+            }
         }
 
         /// What `segments_for` promises: the entries fit, wherever they are and wherever they were before.

@@ -185,12 +185,15 @@ mod tests {
             let mut links = vec![Link::default(); RECORDS as usize];
             let mut wheel = Wheel::new(now);
             let mut model = BTreeMap::new();
+            // Up to here, the wheel is exact: its length from when it was last emptied of what was due.
+            let length = Duration::from_secs(8190);
+            let mut reach = now + length;
             for step in steps {
                 match step {
                     Step::Arm(id, span) => {
                         let deadline = offset(now, span);
                         wheel.arm(&mut links, id, deadline);
-                        model.insert(id, deadline);
+                        model.insert(id, (deadline, deadline <= reach));
                     }
                     Step::Disarm(id) => {
                         wheel.disarm(&mut links, id);
@@ -204,17 +207,20 @@ mod tests {
                                 done = true;
                                 break;
                             };
-                            let deadline = model.remove(&id);
-                            prop_assert!(deadline.is_some(), "{} is not armed", id);
+                            let armed = model.remove(&id);
                             prop_assert!(!links[id as usize].is_armed());
-                            // From the end of the wheel: not due yet.
-                            if let Some(deadline) = deadline.filter(|&deadline| deadline > now) {
+                            let Some((deadline, exact)) = armed else {
+                                return Err(TestCaseError::fail(format!("{id} is not armed")));
+                            };
+                            if deadline > now {
+                                prop_assert!(!exact, "{} is early", id);
                                 wheel.arm(&mut links, id, deadline);
-                                model.insert(id, deadline);
+                                model.insert(id, (deadline, deadline <= reach));
                             }
                         }
                         if done {
-                            for (id, &deadline) in &model {
+                            reach = now + length;
+                            for (id, &(deadline, _)) in &model {
                                 prop_assert!(deadline + Duration::from_secs(1) > now, "{} is overdue", id);
                             }
                         }
