@@ -1,4 +1,10 @@
-//! Turnpike's control thread: what the configuration file says, the host that the gateway is, and what it reports.
+//! Turnpike's control plane: what runs beside the workers, never on the packet's way.
+//!
+//! [`config`] is what the configuration file says. [`host`] is the gateway as a host of its own: neighbours, pings, and what
+//! is addressed to the box itself. [`capture`] reads and writes packet captures. [`metrics`] is what Prometheus sees.
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod config;
+pub mod host;
+pub mod metrics;

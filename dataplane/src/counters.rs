@@ -176,10 +176,11 @@ impl MappingFailure {
 }
 
 /// What a session is counted under while it lives: protocol and state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SessionClass {
     /// TCP before both sides have answered.
+    #[default]
     TcpOpening,
     /// TCP established.
     TcpEstablished,

@@ -12,11 +12,16 @@
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod dpdk;
+pub mod engine;
 pub mod message;
 pub mod packet;
 pub mod plan;
+pub mod policy;
+pub mod pool;
 pub mod route;
 pub mod session;
+pub mod steer;
 pub mod time;
 pub mod trace;
+pub mod translate;
 pub mod worker;

@@ -1,9 +1,8 @@
 //! What the control thread and a worker say to each other. Never on the packet's fast way.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::plan::{InterfaceId, MacAddr, Plan};
+use crate::plan::{InterfaceId, MacAddr};
 
 /// What is known of a neighbour (RFC 826, RFC 4861), as the control thread publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +30,6 @@ pub struct NeighbourUpdate {
 /// From the control thread to a worker, applied between bursts.
 #[derive(Clone, Debug)]
 pub enum ToWorker {
-    /// Use this plan from now on.
-    Plan(Arc<Plan>),
     /// A neighbour changed.
     Neighbour(NeighbourUpdate),
     /// Send this frame as it is: an untagged Ethernet frame (ARP, NDP); the worker adds the interface's tag.
@@ -75,7 +72,6 @@ pub enum FromWorker<P> {
         /// Its network address.
         address: IpAddr,
     },
-    /// A message that has been applied comes back, so that its memory is freed off the packet path. With
-    /// [`ToWorker::Plan`] it holds the replaced plan.
+    /// A message that has been applied comes back, so that its memory is freed off the packet path.
     Spent(ToWorker),
 }

@@ -3,10 +3,14 @@
 //! [`Spec`] is plain data: what the configuration file says, with every name resolved to an index and every address
 //! parsed. `Plan::compile` turns it into the immutable [`Plan`] that workers read, with its tables built.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::policy::Policy;
+use crate::route::trie::Trie;
 
 /// Index of a port in [`Spec::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +31,15 @@ pub struct PoolId(pub u16);
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// The link-local IPv6 address that follows from it (RFC 4291 appendix A: EUI-64).
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+}
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -376,11 +389,61 @@ impl Default for Limits {
     }
 }
 
+/// An external address: one that flows are translated to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    /// The address, host order.
+    pub address: u32,
+    /// The pool that allocates from it, if one does.
+    pub pool: Option<PoolId>,
+    /// It is also an interface's own address: what belongs to no session is for the gateway itself.
+    pub local: bool,
+    /// The gateway answers pings of it that belong to no session.
+    pub answer_echo: bool,
+    /// Blocks of 64 ports that hold a forwarded port, and are never leased. Sorted.
+    pub static_blocks: Vec<u16>,
+    /// The whole-address entry that it belongs to, by index.
+    pub static_nat: Option<u16>,
+}
+
+/// What a destination address means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One of the gateway's own.
+    Local,
+    /// An external address; its index is `first_id + (destination - first_address)`.
+    External {
+        /// The first address of the range, host order.
+        first_address: u32,
+        /// Its index in [`Plan::externals`].
+        first_id: u32,
+    },
+    /// A router on this interface.
+    Via(IpAddr, InterfaceId),
+    /// The destination is a neighbour on this interface.
+    OnLink(InterfaceId),
+    /// A subnet's broadcast address.
+    Broadcast,
+    /// Explicitly unreachable.
+    Unreachable,
+}
+
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
     /// What it was compiled from.
     pub spec: Spec,
+    /// Every external address.
+    pub externals: Vec<External>,
+    /// The external addresses of each pool, by index in `externals`.
+    pub pools: Vec<Vec<u32>>,
+    /// For each port, the interface of each VLAN (0: untagged).
+    vlans: Vec<Box<[Option<InterfaceId>]>>,
+    targets: Vec<Target>,
+    fib4: Trie,
+    fib6: Trie,
+    /// What to do with a flow that has no session.
+    pub policy: Policy,
 }
 
 /// Why a [`Spec`] can't be compiled. The configuration reader finds these first and says where in the file they are.
@@ -397,12 +460,273 @@ pub enum PlanError {
     TooMany(&'static str, usize),
 }
 
+/// Most external addresses of a plan.
+pub const EXTERNALS_MAX: usize = 65_536;
+
 impl Plan {
     /// Builds the tables.
     ///
     /// # Errors
     /// When the specification contradicts itself.
     pub fn compile(spec: Spec) -> Result<Plan, PlanError> {
-        Ok(Plan { spec })
+        check_references(&spec)?;
+        let mut plan = Plan {
+            externals: Vec::new(),
+            pools: vec![Vec::new(); spec.pools.len()],
+            vlans: spec.ports.iter().map(|_| vec![None; 4096].into()).collect(),
+            targets: Vec::new(),
+            fib4: Trie::new(),
+            fib6: Trie::new(),
+            policy: Policy::compile(&spec)?,
+            spec: Spec::default(),
+        };
+        plan.add_interfaces(&spec)?;
+        plan.add_routes(&spec);
+        plan.add_externals(&spec)?;
+        plan.spec = spec;
+        Ok(plan)
+    }
+
+    fn add_interfaces(&mut self, spec: &Spec) -> Result<(), PlanError> {
+        for (interface, id) in spec.interfaces.iter().zip(0..) {
+            let id = InterfaceId(id);
+            let slot = self.vlans.get_mut(usize::from(interface.port.0));
+            let slot = slot.and_then(|vlans| vlans.get_mut(usize::from(interface.vlan.unwrap_or(0))));
+            let slot = slot.ok_or_else(|| PlanError::Dangling(format!("interface {}", interface.name)))?;
+            if let Some(other) = slot.replace(id) {
+                let other = spec.interfaces[usize::from(other.0)].name.clone();
+                return Err(PlanError::Overlap(format!("interface {}", interface.name), format!("interface {other}")));
+            }
+            for prefix in &interface.addresses {
+                self.route(*prefix, Target::OnLink(id));
+                if let IpAddr::V4(address) = prefix.address
+                    && prefix.len < 31
+                {
+                    let host = u32::MAX >> prefix.len;
+                    for broadcast in [address.to_bits() | host, address.to_bits() & !host] {
+                        self.route(host4(broadcast), Target::Broadcast);
+                    }
+                }
+            }
+        }
+        // After every prefix, so that no other interface's broadcast address hides one of our own.
+        for prefix in spec.interfaces.iter().flat_map(|interface| &interface.addresses) {
+            let len = if prefix.address.is_ipv4() { 32 } else { 128 };
+            self.route(IpPrefix { address: prefix.address, len }, Target::Local);
+        }
+        Ok(())
+    }
+
+    fn add_routes(&mut self, spec: &Spec) {
+        for route in &spec.routes {
+            let target = match route.next_hop {
+                NextHop::Via(router, interface) => Target::Via(router, interface),
+                NextHop::OnLink(interface) => Target::OnLink(interface),
+                NextHop::Unreachable => Target::Unreachable,
+            };
+            self.route(route.prefix, target);
+        }
+    }
+
+    fn add_externals(&mut self, spec: &Spec) -> Result<(), PlanError> {
+        let is_local = |address: u32| {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(address));
+            spec.interfaces.iter().any(|interface| interface.addresses.iter().any(|own| own.address == address))
+        };
+        let mut known: HashMap<u32, u32> = HashMap::new();
+        let mut add = |plan: &mut Plan, external: External| -> Result<u32, PlanError> {
+            let id = u32::try_from(plan.externals.len()).unwrap_or(u32::MAX);
+            if plan.externals.len() >= EXTERNALS_MAX {
+                return Err(PlanError::TooMany("external addresses", EXTERNALS_MAX));
+            }
+            let address = external.address;
+            if known.insert(address, id).is_some() {
+                let text = format!("external address {}", Ipv4Addr::from_bits(address));
+                return Err(PlanError::Overlap(text, "another use of the same address".into()));
+            }
+            plan.externals.push(external);
+            Ok(id)
+        };
+        for (pool, id) in spec.pools.iter().zip(0..) {
+            for range in &pool.addresses {
+                let (first, last) = (range.start().to_bits(), range.end().to_bits());
+                let mut first_id = None;
+                for address in first..=last {
+                    let external = External {
+                        address,
+                        pool: Some(PoolId(id)),
+                        local: is_local(address),
+                        answer_echo: pool.answer_echo,
+                        static_blocks: Vec::new(),
+                        static_nat: None,
+                    };
+                    let external = add(self, external)?;
+                    first_id.get_or_insert(external);
+                    self.pools[usize::from(id)].push(external);
+                }
+                let Some(first_id) = first_id else { continue };
+                let target = Target::External { first_address: first, first_id };
+                for prefix in prefixes_of(first, last) {
+                    self.route(prefix, target);
+                }
+            }
+        }
+        let mut single = |plan: &mut Plan, address: u32, static_nat: Option<u16>| -> Result<u32, PlanError> {
+            let local = is_local(address);
+            let external =
+                External { address, pool: None, local, answer_echo: false, static_blocks: Vec::new(), static_nat };
+            let id = add(plan, external)?;
+            plan.route(host4(address), Target::External { first_address: address, first_id: id });
+            Ok(id)
+        };
+        for (entry, index) in spec.static_nat.iter().zip(0..) {
+            single(self, entry.external.to_bits(), Some(index))?;
+        }
+        for forward in &spec.forwards {
+            let address = forward.external.to_bits();
+            let id = match self.external(address) {
+                Some((id, _)) => id,
+                None => single(self, address, None)?,
+            };
+            let external = &mut self.externals[id as usize];
+            for block in forward.external_ports.start() / 64..=forward.external_ports.end() / 64 {
+                if !external.static_blocks.contains(&block) {
+                    external.static_blocks.push(block);
+                }
+            }
+            external.static_blocks.sort_unstable();
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, prefix: IpPrefix, target: Target) {
+        let value = self.targets.iter().position(|&known| known == target).unwrap_or_else(|| {
+            self.targets.push(target);
+            self.targets.len() - 1
+        });
+        let value = u32::try_from(value).unwrap_or(u32::MAX);
+        match prefix.address {
+            IpAddr::V4(address) => self.fib4.insert(&address.octets(), prefix.len, value),
+            IpAddr::V6(address) => self.fib6.insert(&address.octets(), prefix.len, value),
+        }
+    }
+
+    /// The interface for a VLAN (0: untagged) on a port.
+    #[inline]
+    #[must_use]
+    pub fn ingress(&self, port: PortId, vlan: u16) -> Option<InterfaceId> {
+        *self.vlans.get(usize::from(port.0))?.get(usize::from(vlan))?
+    }
+
+    /// The interface with this index. Every [`InterfaceId`] that the plan itself gives out is valid.
+    #[inline]
+    #[must_use]
+    pub fn interface(&self, id: InterfaceId) -> Option<&InterfaceSpec> {
+        self.spec.interfaces.get(usize::from(id.0))
+    }
+
+    /// What an IPv4 destination (host order) means.
+    #[inline]
+    #[must_use]
+    pub fn target4(&self, destination: u32) -> Option<Target> {
+        self.targets.get(self.fib4.lookup4(destination)? as usize).copied()
+    }
+
+    /// What an IPv6 destination means.
+    #[inline]
+    #[must_use]
+    pub fn target6(&self, destination: u128) -> Option<Target> {
+        self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
+    }
+
+    /// The external address with this value (host order), and its index.
+    #[must_use]
+    pub fn external(&self, address: u32) -> Option<(u32, &External)> {
+        match self.target4(address)? {
+            Target::External { first_address, first_id } => {
+                let id = first_id + address.wrapping_sub(first_address);
+                Some((id, self.externals.get(id as usize)?))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn host4(address: u32) -> IpPrefix {
+    IpPrefix { address: IpAddr::V4(Ipv4Addr::from_bits(address)), len: 32 }
+}
+
+/// The fewest prefixes that make up an inclusive range of addresses.
+fn prefixes_of(first: u32, last: u32) -> Vec<IpPrefix> {
+    let (mut next, end) = (u64::from(first), u64::from(last) + 1);
+    let mut prefixes = Vec::new();
+    while next < end {
+        let aligned = if next == 0 { 32 } else { next.trailing_zeros() };
+        let bits = aligned.min((end - next).ilog2()).min(32);
+        let address = u32::try_from(next).unwrap_or(u32::MAX);
+        let len = u8::try_from(32 - bits).unwrap_or(32);
+        prefixes.push(IpPrefix { address: IpAddr::V4(Ipv4Addr::from_bits(address)), len });
+        next += 1 << bits;
+    }
+    prefixes
+}
+
+/// Every index points somewhere.
+fn check_references(spec: &Spec) -> Result<(), PlanError> {
+    let zone = |zone: ZoneId, what: String| {
+        if usize::from(zone.0) < spec.zones.len() { Ok(()) } else { Err(PlanError::Dangling(what)) }
+    };
+    let interface = |id: InterfaceId, what: String| {
+        if usize::from(id.0) < spec.interfaces.len() { Ok(()) } else { Err(PlanError::Dangling(what)) }
+    };
+    if spec.interfaces.len() >= usize::from(u16::MAX) {
+        return Err(PlanError::TooMany("interfaces", usize::from(u16::MAX)));
+    }
+    for it in &spec.interfaces {
+        zone(it.zone, format!("interface {}", it.name))?;
+        if usize::from(it.port.0) >= spec.ports.len() {
+            return Err(PlanError::Dangling(format!("interface {}", it.name)));
+        }
+    }
+    for it in &spec.nat44 {
+        zone(it.from, format!("rule {}", it.name))?;
+        zone(it.to, format!("rule {}", it.name))?;
+        if usize::from(it.pool.0) >= spec.pools.len() {
+            return Err(PlanError::Dangling(format!("rule {}", it.name)));
+        }
+    }
+    for it in &spec.forwards {
+        zone(it.inside_zone, format!("forward {}", it.name))?;
+        zone(it.outside_zone, format!("forward {}", it.name))?;
+    }
+    for it in &spec.static_nat {
+        zone(it.inside_zone, format!("static {}", it.name))?;
+        zone(it.outside_zone, format!("static {}", it.name))?;
+    }
+    for it in &spec.routes {
+        match it.next_hop {
+            NextHop::Via(_, id) | NextHop::OnLink(id) => interface(id, format!("route {}", it.prefix))?,
+            NextHop::Unreachable => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_into_prefixes() {
+        let text = |first: [u8; 4], last: [u8; 4]| {
+            let prefixes = prefixes_of(u32::from_be_bytes(first), u32::from_be_bytes(last));
+            prefixes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(text([0, 0, 0, 0], [255, 255, 255, 255]), ["0.0.0.0/0"]);
+        assert_eq!(text([192, 0, 2, 1], [192, 0, 2, 1]), ["192.0.2.1/32"]);
+        assert_eq!(
+            text([192, 0, 2, 1], [192, 0, 2, 6]),
+            ["192.0.2.1/32", "192.0.2.2/31", "192.0.2.4/31", "192.0.2.6/32"]
+        );
     }
 }

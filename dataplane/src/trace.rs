@@ -19,8 +19,11 @@ pub enum Disposal {
 }
 
 /// The part of the configuration that decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuleRef {
+    /// None.
+    #[default]
+    None,
     /// `nat44.rules`, by index.
     Nat44(u16),
     /// `nat44.forwards`, by index.
@@ -67,7 +70,7 @@ pub struct Trace {
     /// The shard that owns its flow, if it has one.
     pub shard: Option<u8>,
     /// What decided.
-    pub rule: Option<RuleRef>,
+    pub rule: RuleRef,
     /// The session's part in it.
     pub session: SessionStep,
     /// As it came in, if it could be read.

@@ -1,11 +1,26 @@
 //! The poll loop: receive, engine, transmit.
+//!
+//! A worker has everything of its own: a device (queue pair) of every port, an engine with its shards, a packet pool.
+//! [`Worker::poll_once`] is one turn of the loop and can be called from a test; the loop itself, with its thread, its
+//! core and its backing off, is the control crate's.
 
 use arrayvec::ArrayVec;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::sync::Arc;
 
-use crate::packet::Packet;
+use crate::counters::{Counters, Drop};
+use crate::engine::{Engine, Output, Received};
+use crate::message::{FromWorker, ToWorker};
+use crate::packet::{Packet, PacketPool};
+use crate::plan::{InterfaceId, PortId};
+use crate::time::Time;
+use crate::trace::Trace;
 
 /// The most packets taken from a device, or given to it, at once.
 pub const BURST: usize = 32;
+
+/// Messages of the control thread that are applied in one poll.
+const MESSAGES: usize = 16;
 
 /// A reused array of packets. What is left in it after use is freed by its owner.
 pub type Burst<P> = ArrayVec<P, BURST>;
@@ -20,4 +35,182 @@ pub trait Device: Send {
 
     /// Sends `burst` in order. What the device does not accept is left in it, in order.
     fn transmit(&mut self, burst: &mut Burst<Self::Packet>);
+}
+
+/// What one turn of the loop did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    /// Packets received.
+    pub received: usize,
+    /// Messages of the control thread applied.
+    pub messages: usize,
+    /// The control thread asked to stop.
+    pub stop: bool,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub struct Worker<D: Device, L> {
+    engine: Engine<D::Packet>,
+    devices: Vec<D>,
+    pool: L,
+    inbox: Receiver<ToWorker>,
+    outbox: Sender<FromWorker<D::Packet>>,
+    received: Burst<D::Packet>,
+    burst: Received<D::Packet>,
+    out: Output<D::Packet>,
+    /// What waits for its device, with the interface it leaves by, per port.
+    pending: Vec<Pending<D::Packet>>,
+}
+
+#[derive(Debug)]
+struct Pending<P> {
+    packets: Burst<P>,
+    interfaces: ArrayVec<(InterfaceId, u64), BURST>,
+}
+
+impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
+    /// A worker with one device per port, in the order of the plan's ports.
+    #[must_use]
+    pub fn new(
+        engine: Engine<D::Packet>,
+        devices: Vec<D>,
+        pool: L,
+        inbox: Receiver<ToWorker>,
+        outbox: Sender<FromWorker<D::Packet>>,
+    ) -> Self {
+        let held = engine.plan().spec.limits.held as usize;
+        let pending = devices.iter().map(|_| Pending { packets: Burst::new(), interfaces: ArrayVec::new() });
+        Worker {
+            pending: pending.collect(),
+            out: Output::new(held),
+            received: Burst::new(),
+            burst: Received::new(),
+            engine,
+            devices,
+            pool,
+            inbox,
+            outbox,
+        }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine<D::Packet> {
+        &self.engine
+    }
+
+    /// The engine, to settle it in virtual time.
+    pub fn engine_mut(&mut self) -> &mut Engine<D::Packet> {
+        &mut self.engine
+    }
+
+    /// The devices, by port.
+    pub fn devices_mut(&mut self) -> &mut [D] {
+        &mut self.devices
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        self.engine.counters()
+    }
+
+    /// Switches the telling of stories on or off.
+    pub fn set_tracing(&mut self, on: bool) {
+        self.engine.set_tracing(on);
+    }
+
+    /// The stories told since the last call, one for each received packet, in order of reception.
+    pub fn take_traces(&mut self) -> Vec<Trace> {
+        self.engine.take_traces()
+    }
+
+    /// One turn: applies messages, takes a burst from every port through the engine, lets time pass, transmits.
+    pub fn poll_once(&mut self, now: Time) -> Poll {
+        let mut poll = Poll::default();
+        while poll.messages < MESSAGES
+            && let Ok(message) = self.inbox.try_recv()
+        {
+            poll.messages += 1;
+            if !self.engine.apply(message, now, &mut self.pool, &mut self.out) {
+                poll.stop = true;
+                break;
+            }
+        }
+        self.flush();
+        for (device, port) in (0..self.devices.len()).zip(0..) {
+            self.devices[device].receive(&mut self.received);
+            poll.received += self.received.len();
+            self.burst.extend(self.received.drain(..).map(|packet| (PortId(port), packet)));
+            if !self.burst.is_empty() {
+                self.engine.process(&mut self.burst, now, &mut self.pool, &mut self.out);
+                self.flush();
+            }
+        }
+        self.engine.tick(now);
+        let counters = self.engine.counters();
+        counters.polls.add(1);
+        if poll.received == 0 {
+            counters.empty_polls.add(1);
+        }
+        poll
+    }
+
+    /// Empties the output: transmits, tells the control thread, frees.
+    fn flush(&mut self) {
+        let Worker { out, pending, devices, engine, outbox, .. } = self;
+        let (plan, counters) = (engine.plan(), engine.counters());
+        for (interface, packet) in out.transmit.drain(..) {
+            let port = plan.interface(interface).map_or(usize::MAX, |it| usize::from(it.port.0));
+            let (Some(pending), Some(device)) = (pending.get_mut(port), devices.get_mut(port)) else {
+                counters.dropped[Drop::TransmitFull as usize].add(1);
+                continue;
+            };
+            pending.interfaces.push((interface, packet.data().len() as u64));
+            pending.packets.push(packet);
+            if pending.packets.is_full() {
+                pending.send(device, counters);
+            }
+        }
+        for (pending, device) in pending.iter_mut().zip(devices) {
+            if !pending.packets.is_empty() {
+                pending.send(device, counters);
+            }
+        }
+        out.dropped.clear();
+        // What the control thread must hear waits if its queue is full; packets do not.
+        while let Some(event) = out.events.pop_front() {
+            match outbox.try_send(event) {
+                Ok(()) => {}
+                Err(
+                    TrySendError::Full(FromWorker::Punt { .. }) | TrySendError::Disconnected(FromWorker::Punt { .. }),
+                ) => {
+                    counters.punted.sub(1);
+                    counters.dropped[Drop::PuntQueueFull as usize].add(1);
+                }
+                Err(TrySendError::Full(event)) => {
+                    out.events.push_front(event);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+}
+
+impl<P: Packet> Pending<P> {
+    fn send<D: Device<Packet = P>>(&mut self, device: &mut D, counters: &Counters) {
+        device.transmit(&mut self.packets);
+        let accepted = self.interfaces.len() - self.packets.len();
+        counters.transmitted.add(accepted as u64);
+        for (interface, bytes) in self.interfaces.drain(..).take(accepted) {
+            if let Some(counters) = counters.interfaces.get(usize::from(interface.0)) {
+                counters.transmitted_packets.add(1);
+                counters.transmitted_bytes.add(bytes);
+            }
+        }
+        counters.dropped[Drop::TransmitFull as usize].add(self.packets.len() as u64);
+        self.packets.clear();
+    }
 }

@@ -42,7 +42,7 @@ const BUFFER_BYTES: u64 = 2560;
 /// Buffers per worker beyond those that wait in descriptor rings: bursts, held packets, packets for the host.
 const BUFFERS_SPARE: u32 = 2048;
 /// Default port number of the metrics.
-const METRICS_PORT: u16 = 9416;
+const METRICS_PORT: u16 = 17644;
 /// The longest idle time: longer is a mistake of units.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -308,7 +308,7 @@ impl FromText for Vdev {
 pub(super) struct Listen(pub Option<SocketAddr>);
 
 impl FromText for Listen {
-    const EXPECTED: &'static str = "an address with a port, such as \"127.0.0.1:9416\" or \"[::1]:9416\", or off";
+    const EXPECTED: &'static str = "an address with a port, such as \"127.0.0.1:17644\" or \"[::1]:17644\", or off";
 
     fn from_text(text: &str) -> Option<Self> {
         if text == "off" {

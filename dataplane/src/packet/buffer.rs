@@ -3,6 +3,8 @@
 //! The engine is generic over [`Packet`], so that the same code runs on DPDK mbufs in a worker and on heap buffers in
 //! tests, fuzzing and `turnpike replay`. A packet owns its buffer: dropping it gives the buffer back.
 
+use arrayvec::ArrayVec;
+
 /// What the device says about the transport checksum of a received packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RxChecksum {
@@ -51,6 +53,11 @@ pub trait Packet: Sized + Send + std::fmt::Debug {
 
     /// The device's word on the transport checksum.
     fn rx_checksum(&self) -> RxChecksum;
+
+    /// Gives back all buffers of `burst`, which may be cheaper than one by one.
+    fn discard<const N: usize>(burst: &mut ArrayVec<Self, N>) {
+        burst.clear();
+    }
 }
 
 /// A bounded source of empty packets, for what the gateway originates.

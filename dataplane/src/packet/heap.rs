@@ -18,7 +18,8 @@ pub struct HeapPacket {
     start: usize,
     end: usize,
     rx_checksum: RxChecksum,
-    lease: Option<Lease>,
+    /// Held for its drop: the place in the pool that this packet takes.
+    _lease: Option<Lease>,
 }
 
 /// Gives the slot back to the pool that a packet came from.
@@ -42,7 +43,7 @@ impl HeapPacket {
             start: HEADROOM,
             end: HEADROOM + frame.len(),
             rx_checksum: RxChecksum::Unknown,
-            lease: None,
+            _lease: None,
         }
     }
 
@@ -143,7 +144,7 @@ impl PacketPool for HeapPool {
             start: HEADROOM,
             end: HEADROOM,
             rx_checksum: RxChecksum::Unknown,
-            lease,
+            _lease: lease,
         })
     }
 }

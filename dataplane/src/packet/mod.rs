@@ -1,7 +1,10 @@
 //! Packets: the [`Packet`] trait with its two implementations (mbuf and heap), header views, parsing, checksums.
 
 pub mod buffer;
+pub mod checksum;
+pub mod error;
 pub mod heap;
+pub mod parse;
 
 pub use buffer::{Packet, PacketPool, RxChecksum};
 pub use heap::{HeapPacket, HeapPool};

@@ -1,1 +1,616 @@
-//! Sessions.
+//! The sessions of a shard: what is remembered of each flow, how it is found, and when it ends.
+//!
+//! A [`Shard`] holds everything that the flows of its inside addresses need: their sessions ([`record`], [`tcp`]) in a
+//! [`slab`], found by both of their sides through one [`index`], ended by a timer [`wheel`]; the mappings and subscribers
+//! above them; and its share of the external ports. It belongs to one worker, whose [`Arenas`] lend it memory.
+//!
+//! A session past its deadline is never used: the look-up's caller compares. Reclaiming its memory comes later, in
+//! bounded work per tick.
+
+pub mod bits;
+pub mod index;
+#[allow(unsafe_code)]
+pub mod prefetch;
+pub mod record;
+pub mod slab;
+pub mod tcp;
+pub mod wheel;
+
+pub use record::{Direction, Mapping, NONE, Session, Subscriber, Tuple4};
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use crate::counters::{Counters, Drop, SessionClass};
+use crate::plan::{Filtering, Limits, Plan, Timers};
+use crate::pool::{Leases, Ports, Proto, Want};
+use crate::steer::{SHARDS, ShardId};
+use crate::time::Time;
+use index::{BucketArena, Index};
+use slab::{Slab, SlabArena};
+use wheel::Wheel;
+
+/// Sessions and held-down mappings that one shard's tick looks at.
+const EXPIRE_BUDGET: usize = 64;
+
+/// The kinds of records that an index entry points to: the upper three bits of its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// A session, by its inside tuple.
+    Inside,
+    /// A session, by its outside tuple.
+    Outside,
+    /// A session, as permission for its remote address.
+    Permission,
+    /// A mapping, by its inside endpoint and pool.
+    MappingInside,
+    /// A mapping, by its external endpoint.
+    MappingOutside,
+    /// A subscriber, by its address and pool.
+    Subscriber,
+}
+
+const ID_BITS: u32 = 29;
+const ID_MASK: u32 = (1 << ID_BITS) - 1;
+
+impl Kind {
+    #[inline]
+    fn value(self, id: u32) -> u32 {
+        (self as u32) << ID_BITS | id
+    }
+
+    #[inline]
+    fn id(self, value: u32) -> Option<u32> {
+        (value >> ID_BITS == self as u32).then_some(value & ID_MASK)
+    }
+}
+
+/// The key of the table hashes and of the random choices.
+#[derive(Clone, Copy, Debug)]
+pub struct Secret {
+    bytes: [u8; 16],
+    words: [u64; 2],
+}
+
+impl Secret {
+    /// From the plan's secret.
+    #[must_use]
+    pub fn new(bytes: [u8; 16]) -> Self {
+        let word = u128::from_le_bytes(bytes);
+        #[allow(clippy::cast_possible_truncation)] // the two halves
+        let words = [word as u64, (word >> 64) as u64];
+        Secret { bytes, words }
+    }
+
+    /// Hash of a key of two words, for the index: a folded multiplication, twice.
+    #[inline]
+    fn index_hash(&self, a: u64, b: u64) -> u32 {
+        let once = folded(a ^ self.words[0], b ^ self.words[1] | 1);
+        let twice = folded(once ^ self.words[1], 0x9e37_79b9_7f4a_7c15);
+        #[allow(clippy::cast_possible_truncation)] // half of it is enough
+        {
+            (twice ^ twice >> 32) as u32
+        }
+    }
+
+    /// Hash of a flow's tuple.
+    #[inline]
+    #[must_use]
+    pub fn tuple_hash(&self, tuple: &Tuple4, proto: Proto) -> u32 {
+        let addresses = u64::from(tuple.source) << 32 | u64::from(tuple.destination);
+        let ports = u64::from(tuple.source_port) << 32 | u64::from(tuple.destination_port) << 8 | proto as u64;
+        self.index_hash(addresses, ports)
+    }
+
+    fn endpoint_hash(&self, kind: Kind, address: u32, port: u16, proto: Proto, extra: u32) -> u32 {
+        let high = u64::from(address) << 32 | u64::from(extra);
+        self.index_hash(high, u64::from(port) << 16 | (proto as u64) << 8 | kind as u64)
+    }
+
+    /// A random choice that nobody outside can guess and that every run with the same secret repeats (design rule 1).
+    fn choice(&self, shard: ShardId, inside: u32, port: u16, proto: Proto, attempt: u32) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.bytes);
+        hasher.write_u64(u64::from(inside) << 32 | u64::from(attempt));
+        hasher.write_u64(u64::from(port) << 16 | (proto as u64) << 8 | u64::from(shard.0));
+        hasher.finish()
+    }
+}
+
+#[inline]
+fn folded(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    #[allow(clippy::cast_possible_truncation)] // the two halves
+    {
+        product as u64 ^ (product >> 64) as u64
+    }
+}
+
+/// The memory of a worker's shards, all taken at start. Any shard may grow into all of it.
+#[derive(Debug)]
+pub struct Arenas {
+    buckets: BucketArena,
+    sessions: SlabArena<Session>,
+    mappings: SlabArena<Mapping>,
+    subscribers: SlabArena<Subscriber>,
+    sessions_left: u32,
+    mappings_left: u32,
+}
+
+impl Arenas {
+    /// Memory for tables of these sizes.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
+        Arenas {
+            buckets: BucketArena::new(BucketArena::segments_for(3 * sessions + 3 * mappings, SHARDS)),
+            sessions: SlabArena::new(SlabArena::<Session>::segments_for(sessions, SHARDS)),
+            mappings: SlabArena::new(SlabArena::<Mapping>::segments_for(mappings, SHARDS)),
+            subscribers: SlabArena::new(SlabArena::<Subscriber>::segments_for(mappings, SHARDS)),
+            sessions_left: limits.sessions,
+            mappings_left: limits.mappings,
+        }
+    }
+}
+
+/// What the operations of a shard work with, besides the shard itself.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// The external ports.
+    pub leases: &'a Leases,
+    /// What is counted.
+    pub counters: &'a Counters,
+    /// The worker's memory.
+    pub arenas: &'a mut Arenas,
+    /// The key of hashes and choices.
+    pub secret: &'a Secret,
+    /// The time.
+    pub now: Time,
+}
+
+/// One of the 64 parts of the state.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    index: Index,
+    sessions: Slab<Session>,
+    mappings: Slab<Mapping>,
+    subscribers: Slab<Subscriber>,
+    timers: Wheel,
+    hold_downs: Wheel,
+    ports: Ports,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(id: ShardId, plan: &Plan, now: Time) -> Self {
+        let limits = &plan.spec.limits;
+        let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
+        Shard {
+            id,
+            index: Index::new(BucketArena::segments_for(3 * sessions + 3 * mappings, 1)),
+            sessions: Slab::new(SlabArena::<Session>::segments_for(sessions, 1)),
+            mappings: Slab::new(SlabArena::<Mapping>::segments_for(mappings, 1)),
+            subscribers: Slab::new(SlabArena::<Subscriber>::segments_for(mappings, 1)),
+            timers: Wheel::new(now),
+            hold_downs: Wheel::new(now),
+            ports: Ports::new(id, plan.externals.len()),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The session with this number, which [`Shard::find`] gave.
+    #[inline]
+    pub fn session_mut(&mut self, id: u32) -> Option<&mut Session> {
+        self.sessions.get_mut(id)
+    }
+
+    /// The session with this number.
+    #[inline]
+    #[must_use]
+    pub fn session(&self, id: u32) -> Option<&Session> {
+        self.sessions.get(id)
+    }
+
+    /// The mapping with this number.
+    #[must_use]
+    pub fn mapping(&self, id: u32) -> Option<&Mapping> {
+        self.mappings.get(id)
+    }
+
+    /// All sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// All mappings, held-down ones included.
+    pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.iter().map(|(_, mapping)| mapping)
+    }
+
+    /// Fetches the index bucket that a look-up with this hash will read.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u32) {
+        self.index.prefetch(hash);
+    }
+
+    /// Fetches the session that a look-up with this hash will probably find.
+    #[inline]
+    pub fn prefetch_session(&self, hash: u32) {
+        if let Some(value) = self.index.first_candidate(hash) {
+            self.sessions.prefetch(value & ID_MASK);
+        }
+    }
+
+    /// The session of a flow, by its outbound tuple as it looks inside ([`Direction::Outbound`]) or outside
+    /// ([`Direction::Inbound`]). It may be past its deadline.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, hash: u32, direction: Direction, tuple: &Tuple4, proto: Proto) -> Option<u32> {
+        let kind = match direction {
+            Direction::Outbound => Kind::Inside,
+            Direction::Inbound => Kind::Outside,
+        };
+        let found = self.index.find(hash, |value| {
+            kind.id(value).and_then(|id| self.sessions.get(id)).is_some_and(|session| {
+                let side = if kind == Kind::Inside { &session.inside } else { &session.outside };
+                side == tuple && session.proto == proto
+            })
+        });
+        found.map(|value| value & ID_MASK)
+    }
+
+    /// The live mapping of an inside endpoint in a pool.
+    #[must_use]
+    pub fn mapping_of_inside(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) -> Option<u32> {
+        let hash = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
+        self.find_mapping(hash, Kind::MappingInside, |mapping| {
+            mapping.inside == inside && mapping.inside_port == port && mapping.proto == proto && mapping.pool == pool
+        })
+    }
+
+    /// The live mapping of an external endpoint; the address by index in the plan.
+    #[must_use]
+    pub fn mapping_of_external(&self, secret: &Secret, external: u32, port: u16, proto: Proto) -> Option<u32> {
+        let hash = secret.endpoint_hash(Kind::MappingOutside, external, port, proto, 0);
+        self.find_mapping(hash, Kind::MappingOutside, |mapping| {
+            mapping.external == external && mapping.external_port == port && mapping.proto == proto
+        })
+    }
+
+    fn find_mapping(&self, hash: u32, kind: Kind, is: impl Fn(&Mapping) -> bool) -> Option<u32> {
+        let matches = |value| kind.id(value).and_then(|id| self.mappings.get(id)).is_some_and(&is);
+        self.index.find(hash, matches).map(|value| value & ID_MASK)
+    }
+
+    /// Whether an inside endpoint has a live session with this remote address (address-dependent filtering).
+    #[must_use]
+    pub fn permits(&self, context: &Context, inside: u32, port: u16, proto: Proto, remote: u32) -> bool {
+        let hash = context.secret.endpoint_hash(Kind::Permission, inside, port, proto, remote);
+        let matches = |value| {
+            Kind::Permission.id(value).and_then(|id| self.sessions.get(id)).is_some_and(|session| {
+                let tuple = &session.inside;
+                (tuple.source, tuple.source_port, tuple.destination) == (inside, port, remote)
+                    && session.proto == proto
+                    && session.deadline > context.now
+            })
+        };
+        self.index.find(hash, matches).is_some()
+    }
+
+    /// Makes a mapping for an inside endpoint by a NAT44 rule: pairs the subscriber with an external address, and takes
+    /// a port there.
+    ///
+    /// # Errors
+    /// [`Drop::MappingTableFull`], [`Drop::NoPort`].
+    pub fn add_mapping(
+        &mut self,
+        context: &mut Context,
+        rule: u16,
+        inside: u32,
+        port: u16,
+        proto: Proto,
+    ) -> Result<u32, Drop> {
+        let Some(spec) = context.plan.spec.nat44.get(usize::from(rule)) else { return Err(Drop::NoPort) };
+        if context.arenas.mappings_left == 0 {
+            return Err(Drop::MappingTableFull);
+        }
+        let pool = spec.pool.0;
+        let pool_spec = context.plan.spec.pools.get(usize::from(pool)).ok_or(Drop::NoPort)?;
+        let externals = context.plan.pools.get(usize::from(pool)).ok_or(Drop::NoPort)?;
+        let want = Want {
+            proto,
+            port,
+            preserve: spec.port_preservation,
+            parity: spec.port_parity,
+            range: pool_spec.ports.clone(),
+        };
+        let known = self.subscriber(context, inside, pool);
+        let (external, external_port) = self.take_port(context, externals, known, spec.pooling, inside, &want)?;
+        let subscriber = match known {
+            Some(id) => Some(id),
+            None => self.add_subscriber(context, Subscriber { inside, pool, external, mappings: 0 }),
+        };
+        let Some(subscriber) = subscriber else {
+            self.ports.release(context.leases, external, proto, external_port);
+            return Err(Drop::MappingTableFull);
+        };
+        let mapping = Mapping {
+            inside,
+            inside_port: port,
+            external_port,
+            external,
+            pool,
+            proto,
+            filtering: match proto {
+                Proto::Tcp => spec.filtering.tcp,
+                Proto::Udp => spec.filtering.udp,
+                Proto::Icmp => spec.filtering.icmp,
+            },
+            rule,
+            sessions: 0,
+            deadline: Time::NEVER,
+            subscriber,
+            link: wheel::Link::default(),
+        };
+        if let Some(entry) = self.subscribers.get_mut(subscriber) {
+            entry.mappings += 1;
+        }
+        let Some(id) = self.mappings.insert(&mut context.arenas.mappings, mapping) else {
+            self.free_port(context, &mapping);
+            return Err(Drop::MappingTableFull);
+        };
+        let entries = mapping_entries(context.secret, &mapping);
+        if !entries.into_iter().all(|(hash, kind)| self.enter(context, hash, kind.value(id))) {
+            self.forget_mapping(context, id, &mapping);
+            self.mappings.remove(&mut context.arenas.mappings, id);
+            self.free_port(context, &mapping);
+            return Err(Drop::MappingTableFull);
+        }
+        context.arenas.mappings_left -= 1;
+        context.counters.mapping_creations.add(1);
+        context.counters.mappings[proto.index()].add(1);
+        Ok(id)
+    }
+
+    /// The pairing of an inside address in a pool, if it has one.
+    fn subscriber(&self, context: &Context, inside: u32, pool: u16) -> Option<u32> {
+        let hash = context.secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0);
+        let matches = |value| {
+            Kind::Subscriber
+                .id(value)
+                .and_then(|id| self.subscribers.get(id))
+                .is_some_and(|subscriber| subscriber.inside == inside && subscriber.pool == pool)
+        };
+        self.index.find(hash, matches).map(|value| value & ID_MASK)
+    }
+
+    fn add_subscriber(&mut self, context: &mut Context, subscriber: Subscriber) -> Option<u32> {
+        let id = self.subscribers.insert(&mut context.arenas.subscribers, subscriber)?;
+        let hash = context.secret.endpoint_hash(Kind::Subscriber, subscriber.inside, subscriber.pool, Proto::Tcp, 0);
+        if self.enter(context, hash, Kind::Subscriber.value(id)) {
+            return Some(id);
+        }
+        self.subscribers.remove(&mut context.arenas.subscribers, id);
+        None
+    }
+
+    /// A port at the subscriber's address; a new subscriber is paired with the first address, from a random one on, that
+    /// has a port.
+    fn take_port(
+        &mut self,
+        context: &Context,
+        externals: &[u32],
+        known: Option<u32>,
+        pooling: crate::plan::Pooling,
+        inside: u32,
+        want: &Want,
+    ) -> Result<(u32, u16), Drop> {
+        let (shard, secret) = (self.id, context.secret);
+        let mut at = |external: u32| {
+            let random = |attempt| secret.choice(shard, inside, want.port, want.proto, attempt);
+            self.ports.allocate(context.leases, external, want, random).map(|port| (external, port))
+        };
+        let paired = known.and_then(|id| self.subscribers.get(id)).map(|subscriber| subscriber.external);
+        if let Some(external) = paired {
+            let found = at(external);
+            if found.is_some() || pooling == crate::plan::Pooling::Paired {
+                return found.ok_or(Drop::NoPort);
+            }
+        }
+        let first = secret.choice(shard, inside, 0, Proto::Tcp, 0);
+        let count = externals.len() as u64;
+        let found = (0..count).find_map(|step| {
+            let index = usize::try_from((first % count + step) % count).unwrap_or(0);
+            externals.get(index).and_then(|&external| at(external))
+        });
+        found.ok_or(Drop::NoPort)
+    }
+
+    /// Adds a session, and counts it with its mapping.
+    ///
+    /// # Errors
+    /// [`Drop::SessionTableFull`]; the mapping is then as before.
+    pub fn add_session(&mut self, context: &mut Context, session: Session) -> Result<u32, Drop> {
+        if context.arenas.sessions_left == 0 {
+            return Err(Drop::SessionTableFull);
+        }
+        let id = self.sessions.insert(&mut context.arenas.sessions, session).ok_or(Drop::SessionTableFull)?;
+        let entered =
+            session_entries(context.secret, &session).all(|(hash, kind)| self.enter(context, hash, kind.value(id)));
+        if !entered {
+            self.forget_session(context, id, &session);
+            return Err(Drop::SessionTableFull);
+        }
+        context.arenas.sessions_left -= 1;
+        self.timers.arm(&mut self.sessions, id, session.deadline);
+        if let Some(mapping) = self.mappings.get_mut(session.mapping) {
+            mapping.sessions += 1;
+        }
+        context.counters.session_creations.add(1);
+        context.counters.sessions[session.class as usize].add(1);
+        Ok(id)
+    }
+
+    /// A session was opened, used, or has changed its state: counts it under its class, and moves its deadline.
+    #[inline]
+    pub fn refresh(&mut self, counters: &Counters, id: u32, class: SessionClass, deadline: Option<Time>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if class != session.class {
+            counters.sessions[session.class as usize].sub(1);
+            counters.sessions[class as usize].add(1);
+            session.class = class;
+        }
+        if let Some(deadline) = deadline {
+            let sooner = deadline < session.deadline;
+            session.deadline = deadline;
+            // A later deadline is found out when the timer fires; only a sooner one must be told.
+            if sooner {
+                self.timers.arm(&mut self.sessions, id, deadline);
+            }
+        }
+    }
+
+    /// Ends a session, and its mapping with its last one.
+    pub fn remove_session(&mut self, context: &mut Context, id: u32) {
+        self.timers.disarm(&mut self.sessions, id);
+        let Some(session) = self.sessions.get(id).copied() else { return };
+        self.forget_session(context, id, &session);
+        context.arenas.sessions_left += 1;
+        context.counters.sessions[session.class as usize].sub(1);
+        let Some(mapping) = self.mappings.get_mut(session.mapping) else { return };
+        mapping.sessions = mapping.sessions.saturating_sub(1);
+        if mapping.sessions == 0 {
+            self.end_mapping(context, session.mapping);
+        }
+    }
+
+    fn forget_session(&mut self, context: &mut Context, id: u32, session: &Session) {
+        for (hash, kind) in session_entries(context.secret, session) {
+            self.index.remove(&mut context.arenas.buckets, hash, kind.value(id));
+        }
+        self.sessions.remove(&mut context.arenas.sessions, id);
+    }
+
+    /// A mapping without sessions ends. Its port stays unused for a while, if strangers could know it (RFC 6888 REQ-8;
+    /// other filterings are exempt by REQ-8 c).
+    pub fn end_mapping(&mut self, context: &mut Context, id: u32) {
+        let Some(mapping) = self.mappings.get_mut(id) else { return };
+        if mapping.sessions > 0 {
+            return;
+        }
+        let hold = context.plan.spec.timers.hold_down;
+        mapping.deadline = context.now + hold;
+        let copy = *mapping;
+        self.forget_mapping(context, id, &copy);
+        context.counters.mappings[copy.proto.index()].sub(1);
+        if copy.filtering == Filtering::EndpointIndependent && hold > Duration::ZERO {
+            context.counters.mappings_held.add(1);
+            self.hold_downs.arm(&mut self.mappings, id, copy.deadline);
+        } else {
+            self.free_mapping(context, id, &copy);
+        }
+    }
+
+    fn forget_mapping(&mut self, context: &mut Context, id: u32, mapping: &Mapping) {
+        for (hash, kind) in mapping_entries(context.secret, mapping) {
+            self.index.remove(&mut context.arenas.buckets, hash, kind.value(id));
+        }
+    }
+
+    fn free_mapping(&mut self, context: &mut Context, id: u32, mapping: &Mapping) {
+        self.mappings.remove(&mut context.arenas.mappings, id);
+        context.arenas.mappings_left += 1;
+        self.free_port(context, mapping);
+    }
+
+    fn free_port(&mut self, context: &mut Context, mapping: &Mapping) {
+        self.ports.release(context.leases, mapping.external, mapping.proto, mapping.external_port);
+        let Some(subscriber) = self.subscribers.get_mut(mapping.subscriber) else { return };
+        subscriber.mappings = subscriber.mappings.saturating_sub(1);
+        if subscriber.mappings == 0 {
+            let (inside, pool) = (subscriber.inside, subscriber.pool);
+            let hash = context.secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0);
+            self.index.remove(&mut context.arenas.buckets, hash, Kind::Subscriber.value(mapping.subscriber));
+            self.subscribers.remove(&mut context.arenas.subscribers, mapping.subscriber);
+        }
+    }
+
+    fn enter(&mut self, context: &mut Context, hash: u32, value: u32) -> bool {
+        self.index.insert(&mut context.arenas.buckets, hash, value).is_ok()
+    }
+
+    /// Ends what is past its deadline, in bounded work. True if there may be more.
+    pub fn expire(&mut self, context: &mut Context) -> bool {
+        let mut budget = EXPIRE_BUDGET;
+        while budget > 0
+            && let Some(id) = self.timers.next_due(&mut self.sessions, context.now)
+        {
+            budget -= 1;
+            let Some(session) = self.sessions.get(id) else { continue };
+            let deadline = session.deadline;
+            if deadline <= context.now {
+                context.counters.session_timeouts.add(1);
+                self.remove_session(context, id);
+            } else {
+                self.timers.arm(&mut self.sessions, id, deadline);
+            }
+        }
+        while budget > 0
+            && let Some(id) = self.hold_downs.next_due(&mut self.mappings, context.now)
+        {
+            budget -= 1;
+            let Some(mapping) = self.mappings.get(id).copied() else { continue };
+            if mapping.deadline <= context.now {
+                context.counters.mappings_held.sub(1);
+                self.free_mapping(context, id, &mapping);
+            } else {
+                self.hold_downs.arm(&mut self.mappings, id, mapping.deadline);
+            }
+        }
+        budget == 0
+    }
+}
+
+/// Both index entries of a mapping.
+fn mapping_entries(secret: &Secret, mapping: &Mapping) -> [(u32, Kind); 2] {
+    let Mapping { inside, inside_port, external, external_port, proto, pool, .. } = *mapping;
+    [
+        (secret.endpoint_hash(Kind::MappingInside, inside, inside_port, proto, u32::from(pool)), Kind::MappingInside),
+        (secret.endpoint_hash(Kind::MappingOutside, external, external_port, proto, 0), Kind::MappingOutside),
+    ]
+}
+
+/// Every index entry of a session.
+fn session_entries(secret: &Secret, session: &Session) -> impl Iterator<Item = (u32, Kind)> {
+    let Session { inside, outside, proto, permission, .. } = *session;
+    let remote = inside.destination;
+    let allowed = secret.endpoint_hash(Kind::Permission, inside.source, inside.source_port, proto, remote);
+    let both = [(secret.tuple_hash(&inside, proto), Kind::Inside), (secret.tuple_hash(&outside, proto), Kind::Outside)];
+    both.into_iter().chain(permission.then_some((allowed, Kind::Permission)))
+}
+
+/// How long a session of this class lasts without a packet. `port` is the remote one.
+#[inline]
+#[must_use]
+pub fn idle_time(timers: &Timers, class: SessionClass, port: u16) -> Duration {
+    match class {
+        SessionClass::Udp => {
+            timers.udp_ports.iter().find(|(known, _)| *known == port).map_or(timers.udp, |(_, time)| *time)
+        }
+        SessionClass::Icmp => timers.icmp,
+        SessionClass::TcpOpening => timers.tcp_opening,
+        SessionClass::TcpEstablished => timers.tcp_established,
+        SessionClass::TcpClosing => timers.tcp_closing,
+    }
+}

@@ -1,0 +1,47 @@
+# Turnpike's commands. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test check netns deps root bench
+
+# Where rustup puts cargo, and where Debian keeps administrators' programs: sudo and CI forget them.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+# The gateway stays after the demonstration with KEEP=1.
+KEEP ?=
+# What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
+GATEWAY ?= turnpike
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: root deps ## real clients through a real gateway, in network namespaces (KEEP=1 leaves it running)
+	$(if $(filter turnpike,$(GATEWAY)),cargo build --release --locked --bin turnpike)
+	python3 tests/netns/demo.py --binary target/release/turnpike --gateway $(GATEWAY) $(if $(KEEP),--keep)
+
+demo-stop: root ## ends what `make demo KEEP=1` left running
+	python3 tests/netns/demo.py --stop
+
+test: root deps check netns ## everything CI runs (as root)
+
+check: deps ## formatting, lints, unit tests, licences
+	@if cargo fmt --version >/dev/null 2>&1; then set -x; cargo fmt --all --check; \
+	else echo "cargo fmt is missing: formatting not checked"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then set -x; cargo clippy --locked --workspace --all-targets -- -D warnings; \
+	else echo "cargo clippy is missing: lints not checked"; fi
+	cargo test --locked --workspace
+	python3 tests/licences.py
+
+# The same profile as the unit tests: nothing is compiled twice, and overflow checks stay on.
+netns: root deps ## whole-program tests in network namespaces (as root)
+	cargo build --locked --bin turnpike
+	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
+
+bench: deps ## measures the engine (see perf/README.md)
+	@test -x perf/run || { echo "perf/run does not exist yet" >&2; exit 1; }
+	perf/run
+
+deps:
+	@tests/dependencies.sh
+
+root:
+	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS): needs root, for network namespaces (try sudo)" >&2; exit 1; }

@@ -1,0 +1,298 @@
+//! The metrics themselves: name, meaning, labels, and where each value is read.
+
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{PortSample, State};
+
+/// Protocols in the order in which mappings and ports are counted.
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "icmp"];
+
+const NANOS_PER_SECOND: f64 = 1e9;
+
+/// The families of one scrape.
+struct Page(Vec<MetricFamily>);
+
+/// The values of the labels of a series, and its value.
+type Series<const LABELS: usize> = ([String; LABELS], f64);
+
+impl Page {
+    fn family<const LABELS: usize>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        labels: [&str; LABELS],
+        series: impl IntoIterator<Item = Series<LABELS>>,
+    ) {
+        let metric = |(values, value): Series<LABELS>| {
+            let pair = |(name, value): (&str, String)| {
+                let mut pair = LabelPair::default();
+                pair.set_name(name.to_owned());
+                pair.set_value(value);
+                pair
+            };
+            let mut metric = Metric::from_label(labels.into_iter().zip(values).map(pair).collect());
+            if kind == MetricType::COUNTER {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            metric
+        };
+        let metrics: Vec<Metric> = series.into_iter().map(metric).collect();
+        if metrics.is_empty() {
+            return; // no pool, say: the text format has no empty families
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(format!("turnpike_{name}"));
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+
+    fn counter<const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; LABELS],
+        series: impl IntoIterator<Item = Series<LABELS>>,
+    ) {
+        self.family(MetricType::COUNTER, name, help, labels, series);
+    }
+
+    fn gauge<const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; LABELS],
+        series: impl IntoIterator<Item = Series<LABELS>>,
+    ) {
+        self.family(MetricType::GAUGE, name, help, labels, series);
+    }
+}
+
+/// A metric's number. Prometheus counts in doubles: exact up to 2^53.
+fn number(n: u64) -> f64 {
+    n as f64
+}
+
+impl State {
+    /// The sum of one counter over all workers.
+    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> f64 {
+        number(self.workers.iter().map(|worker| counter(worker).get()).sum())
+    }
+
+    /// A value of each worker, labelled by its index.
+    fn by_worker(&self, value: impl Fn(&Counters) -> f64) -> Vec<Series<1>> {
+        self.workers.iter().enumerate().map(|(index, worker)| ([index.to_string()], value(worker))).collect()
+    }
+
+    /// A counter of each interface, labelled by its name.
+    fn by_interface(&self, counter: impl Fn(&Counters, usize) -> &Counter) -> Vec<Series<1>> {
+        let interfaces = self.plan.spec.interfaces.iter().enumerate();
+        interfaces.map(|(index, spec)| ([spec.name.clone()], self.sum(|c| counter(c, index)))).collect()
+    }
+}
+
+/// Reads everything.
+pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
+    let mut page = Page(Vec::new());
+    process(&mut page, state);
+    ports(&mut page, state);
+    interfaces(&mut page, state);
+    packets(&mut page, state);
+    workers(&mut page, state);
+    sessions(&mut page, state);
+    pools(&mut page, state);
+    icmp(&mut page, state);
+    page.0
+}
+
+fn process(page: &mut Page, state: &State) {
+    let started = state.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    page.gauge(
+        "build_info",
+        "Always 1; the program's version.",
+        ["version"],
+        [([env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
+    );
+    page.gauge("start_time_seconds", "When the process started, since the Unix epoch.", [], [([], started)]);
+    page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], 1.0)]);
+    let help = "When the configuration in use was read, since the Unix epoch.";
+    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], started)]);
+    let ready = f64::from(u8::from(state.ready.load(std::sync::atomic::Ordering::Relaxed)));
+    page.gauge("ready", "1 while packets are forwarded; what /readyz says.", [], [([], ready)]);
+}
+
+fn ports(page: &mut Page, state: &State) {
+    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let names = || state.plan.spec.ports.iter().map(|port| port.name.clone());
+    let samples: Vec<(String, PortSample)> =
+        names().enumerate().map(|(i, name)| (name, sample.ports.get(i).cloned().unwrap_or_default())).collect();
+    let each = |value: fn(&PortSample) -> u64| -> Vec<Series<1>> {
+        samples.iter().map(|(name, port)| ([name.clone()], number(value(port)))).collect()
+    };
+    page.gauge("port_up", "1 if the port's link is up.", ["port"], each(|p| u64::from(p.up)));
+    let help = "Frames that the device received.";
+    page.counter("port_receive_packets_total", help, ["port"], each(|p| p.receive_packets));
+    page.counter("port_receive_bytes_total", "Bytes that the device received.", ["port"], each(|p| p.receive_bytes));
+    page.counter("port_transmit_packets_total", "Frames that the device sent.", ["port"], each(|p| p.transmit_packets));
+    page.counter("port_transmit_bytes_total", "Bytes that the device sent.", ["port"], each(|p| p.transmit_bytes));
+    let drops = samples.iter().flat_map(|(name, port)| {
+        [
+            ("imissed", port.missed),
+            ("ierrors", port.receive_errors),
+            ("nombuf", port.no_buffer),
+            ("oerrors", port.transmit_errors),
+        ]
+        .map(|(reason, n)| ([name.clone(), reason.to_owned()], number(n)))
+    });
+    page.counter(
+        "port_drops_total",
+        "Frames that the device lost, before or behind the gateway.",
+        ["port", "reason"],
+        drops,
+    );
+    let pools = || sample.mempools.iter().enumerate();
+    let help = "Packet buffers of a worker that are not in use.";
+    page.gauge("mempool_free", help, ["worker"], pools().map(|(i, pool)| ([i.to_string()], number(pool.free))));
+    let help = "Packet buffers of a worker.";
+    page.gauge("mempool_size", help, ["worker"], pools().map(|(i, pool)| ([i.to_string()], number(pool.size))));
+}
+
+fn interfaces(page: &mut Page, state: &State) {
+    let labels = ["interface"];
+    let series = state.by_interface(|c, i| &c.interfaces[i].received_packets);
+    page.counter("interface_receive_packets_total", "Frames received on an interface.", labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].received_bytes);
+    let help = "Bytes received on an interface, with the Ethernet header, without the FCS.";
+    page.counter("interface_receive_bytes_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_packets);
+    let help = "Frames that the device of an interface accepted.";
+    page.counter("interface_transmit_packets_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_bytes);
+    let help = "Bytes that the device of an interface accepted, with the Ethernet header, without the FCS.";
+    page.counter("interface_transmit_bytes_total", help, labels, series);
+}
+
+fn packets(page: &mut Page, state: &State) {
+    let series = |of: [(&str, f64); 3]| of.map(|(name, n)| ([name.to_owned()], n));
+    let entered = series([
+        ("port", state.sum(|c| &c.received)),
+        ("host", state.sum(|c| &c.from_host)),
+        ("originated", state.sum(|c| &c.originated)),
+    ]);
+    page.counter(
+        "packets_in_total",
+        "Packets that came into the engine, by where they came from.",
+        ["source"],
+        entered,
+    );
+    let left = series([
+        ("transmitted", state.sum(|c| &c.transmitted)),
+        ("punted", state.sum(|c| &c.punted)),
+        ("consumed", state.sum(|c| &c.consumed)),
+    ]);
+    page.counter("packets_out_total", "Packets that left the engine otherwise than by a drop.", ["fate"], left);
+    let held = state.sum(|c| &c.held);
+    page.gauge("packets_held", "Packets that wait for a neighbour's resolution.", [], [([], held)]);
+    let imbalance = state.workers.iter().map(|worker| worker.imbalance()).sum::<i128>() as f64;
+    let help = "Packets in, less out, dropped and held. Zero, but for packets in work during the scrape.";
+    page.gauge("packets_imbalance", help, [], [([], imbalance)]);
+    let drops = Drop::ALL.iter().map(|&reason| {
+        let labels = [reason.function().to_owned(), reason.name().to_owned()];
+        (labels, state.sum(|c| &c.dropped[reason as usize]))
+    });
+    page.counter("drops_total", "Packets dropped, by function and reason.", ["function", "reason"], drops);
+    let translated = ["outbound", "inbound"].into_iter().enumerate();
+    let translated =
+        translated.map(|(i, direction)| (["nat44".to_owned(), direction.to_owned()], state.sum(|c| &c.nat44[i])));
+    page.counter("translated_packets_total", "Packets translated.", ["function", "direction"], translated);
+    let routed = ["ipv4", "ipv6"].into_iter().enumerate();
+    let routed = routed.map(|(i, family)| ([family.to_owned()], state.sum(|c| &c.routed[i])));
+    page.counter("routed_packets_total", "Packets routed without translation.", ["family"], routed);
+}
+
+fn workers(page: &mut Page, state: &State) {
+    let labels = ["worker"];
+    let series = state.by_worker(|c| number(c.received.get()));
+    page.counter("worker_packets_total", "Packets that a worker took from its ports.", labels, series);
+    let series = state.by_worker(|c| number(c.polls.get()));
+    page.counter("worker_polls_total", "Rounds of a worker's loop.", labels, series);
+    let series = state.by_worker(|c| number(c.empty_polls.get()));
+    page.counter("worker_empty_polls_total", "Rounds of a worker's loop that found no packet.", labels, series);
+    let series = state.by_worker(|c| number(c.busy_nanos.get()) / NANOS_PER_SECOND);
+    let help = "Time that a worker spent on rounds with packets; its rate is the worker's load.";
+    page.counter("worker_busy_seconds_total", help, labels, series);
+}
+
+fn sessions(page: &mut Page, state: &State) {
+    let limits = state.plan.spec.limits;
+    let all_workers = |limit: u32| number(u64::from(limit) * state.workers.len() as u64);
+    let now = SessionClass::ALL.iter().map(|&class| {
+        let (proto, phase) = class.labels();
+        (["nat44", proto, phase].map(str::to_owned), state.sum(|c| &c.sessions[class as usize]))
+    });
+    page.gauge("sessions", "Sessions now.", ["function", "proto", "state"], now);
+    page.gauge("session_limit", "Sessions that the tables hold.", [], [([], all_workers(limits.sessions))]);
+    let created = state.sum(|c| &c.session_creations);
+    page.counter("session_creations_total", "Sessions made.", [], [([], created)]);
+    let ended = [
+        (["timeout".to_owned()], state.sum(|c| &c.session_timeouts)),
+        (["replaced".to_owned()], state.sum(|c| &c.session_replacements)),
+    ];
+    page.counter("session_deletions_total", "Sessions ended, by cause.", ["cause"], ended);
+    let mappings = PROTOCOLS.into_iter().enumerate();
+    let mappings = mappings.map(|(i, proto)| ([proto.to_owned()], state.sum(|c| &c.mappings[i])));
+    page.gauge("mappings", "Mappings now.", ["proto"], mappings);
+    let held = state.sum(|c| &c.mappings_held);
+    page.gauge("mappings_held", "Mappings whose port is held down, not to be reused yet.", [], [([], held)]);
+    page.gauge("mapping_limit", "Mappings that the tables hold.", [], [([], all_workers(limits.mappings))]);
+    let created = state.sum(|c| &c.mapping_creations);
+    page.counter("mapping_creations_total", "Mappings made.", [], [([], created)]);
+    let failures = MappingFailure::ALL
+        .iter()
+        .map(|&cause| ([cause.name().to_owned()], state.sum(|c| &c.mapping_failures[cause as usize])));
+    let help = "Mappings refused, by cause (RFC 7659).";
+    page.counter("mapping_failures_total", help, ["cause"], failures);
+}
+
+fn pools(page: &mut Page, state: &State) {
+    let pools = &state.plan.spec.pools;
+    let addresses = |pool: &dataplane::plan::PoolSpec| -> u64 {
+        let size = |range: &std::ops::RangeInclusive<std::net::Ipv4Addr>| {
+            u64::from(range.end().to_bits()).saturating_sub(u64::from(range.start().to_bits())) + 1
+        };
+        pool.addresses.iter().map(size).sum()
+    };
+    let series = pools.iter().map(|pool| ([pool.name.clone()], number(addresses(pool))));
+    page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], series);
+    let series = pools.iter().map(|pool| {
+        let each = u64::from(*pool.ports.end()).saturating_sub(u64::from(*pool.ports.start())) + 1;
+        ([pool.name.clone()], number(addresses(pool) * each))
+    });
+    page.gauge("pool_ports", "Ports of a pool, for each protocol.", ["pool"], series);
+}
+
+fn icmp(page: &mut Page, state: &State) {
+    let errors = IcmpError::ALL.iter().map(|&error| {
+        let (family, kind, code) = error.type_code();
+        ([format!("ipv{family}"), kind.to_string(), code.to_string()], state.sum(|c| &c.icmp_errors[error as usize]))
+    });
+    let help = "ICMP errors that the gateway sent.";
+    page.counter("icmp_errors_sent_total", help, ["family", "type", "code"], errors);
+    let limited = state.sum(|c| &c.icmp_rate_limited);
+    page.counter("icmp_rate_limited_total", "ICMP errors not sent because of the rate limit.", [], [([], limited)]);
+    let failed = state.sum(|c| &c.originate_failures);
+    let help = "ICMP errors not sent because no packet buffer was free.";
+    page.counter("originate_failures_total", help, [], [([], failed)]);
+}

@@ -1,0 +1,136 @@
+//! What Prometheus sees: `/metrics`, and `/healthz` and `/readyz` for service managers.
+//!
+//! Promises:
+//! - Nothing is counted here. A scrape reads the workers' [`Counters`], each of which has its worker as only writer, and the
+//!   latest [`Sample`] of what only the control thread may ask of devices. Scrapes never touch the packet path.
+//! - Every series exists from the start, at zero: every drop reason, every state, every cause.
+//! - No label grows with traffic: no address, no subscriber, no flow.
+//! - The HTTP server has a thread of its own, so that a slow or hostile client can't hold up neighbour discovery, which
+//!   runs on the control thread.
+//!
+//! docs/metrics.md lists the names; a test holds it against what is served.
+
+mod families;
+mod server;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use dataplane::counters::Counters;
+use dataplane::plan::Plan;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Registry, TextEncoder};
+
+pub use server::{ServeError, Server};
+
+/// A device's own statistics.
+#[derive(Clone, Debug, Default)]
+pub struct PortSample {
+    /// Frames received.
+    pub receive_packets: u64,
+    /// Bytes received.
+    pub receive_bytes: u64,
+    /// Frames sent.
+    pub transmit_packets: u64,
+    /// Bytes sent.
+    pub transmit_bytes: u64,
+    /// Frames that the device dropped because its receive queues were full.
+    pub missed: u64,
+    /// Frames received damaged.
+    pub receive_errors: u64,
+    /// Frames lost because there was no buffer for them.
+    pub no_buffer: u64,
+    /// Frames accepted for transmission and then lost.
+    pub transmit_errors: u64,
+    /// Whether the link is up.
+    pub up: bool,
+}
+
+/// Packet buffers of a worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MempoolSample {
+    /// Buffers not in use.
+    pub free: u64,
+    /// Buffers in all.
+    pub size: u64,
+}
+
+/// What the control thread last saw of the devices.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// By port, in the order of the plan.
+    pub ports: Vec<PortSample>,
+    /// By worker.
+    pub mempools: Vec<MempoolSample>,
+}
+
+/// The gateway's metrics. Clones are the same metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    state: Arc<State>,
+}
+
+/// What a scrape reads.
+#[derive(Debug)]
+struct State {
+    started: SystemTime,
+    plan: Arc<Plan>,
+    workers: Vec<Arc<Counters>>,
+    sample: Mutex<Sample>, // control thread: write, scrapes: read
+    ready: AtomicBool,     // control thread: write, scrapes: read
+}
+
+impl Metrics {
+    /// Metrics of a process that started now, with these workers.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, workers: Vec<Arc<Counters>>) -> Self {
+        let sample = Mutex::new(Sample::default());
+        let started = SystemTime::now();
+        let state = Arc::new(State { started, plan, workers, sample, ready: AtomicBool::new(false) });
+        let registry = Registry::new();
+        registry.register(Box::new(Scrape(Arc::clone(&state)))).expect("the only collector of this registry");
+        Metrics { registry, state }
+    }
+
+    /// Says whether packets are being forwarded.
+    pub fn set_ready(&self, ready: bool) {
+        self.state.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Whether packets are being forwarded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state.ready.load(Ordering::Relaxed)
+    }
+
+    /// Replaces what is known of the devices.
+    pub fn publish(&self, sample: Sample) {
+        *self.state.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+    }
+
+    /// Every metric, in Prometheus' text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail, and every family has a sample; were one empty, the rest is still served.
+        let _ = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+/// The registry's only collector: it holds nothing and reads everything.
+struct Scrape(Arc<State>);
+
+impl Collector for Scrape {
+    /// None: names can't collide with another collector's, as there is none.
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        families::collect(&self.0)
+    }
+}

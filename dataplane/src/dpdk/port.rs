@@ -1,0 +1,528 @@
+//! A port: one DPDK device, opened, started, watched.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
+
+use super::eal::{Eal, is_pci_address};
+use super::error::{Error, reason};
+use super::log::{Setup, control};
+use super::mempool::Mempool;
+use super::queue::Queue;
+use crate::plan::MacAddr;
+
+/// Ethernet header and one 802.1Q tag, in bytes: what a frame has on top of the MTU.
+const FRAME_OVERHEAD: u16 = 18;
+
+/// How a port is opened.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// The device: a vdev with its arguments (`net_af_packet0,iface=lan0`), or a PCI address out of
+    /// [`EalConfig::pci`](super::EalConfig::pci).
+    pub device: String,
+    /// Descriptors of each receive queue. The driver may round them.
+    pub rx_descriptors: u16,
+    /// Descriptors of each transmit queue. The driver may round them.
+    pub tx_descriptors: u16,
+    /// The address to give the device; none keeps its own.
+    pub mac: Option<MacAddr>,
+    /// The largest packet, in bytes without Ethernet header and tag; none keeps the device's.
+    pub mtu: Option<u16>,
+    /// Whether to receive frames to any address. A device that can't filter always does.
+    pub promiscuous: bool,
+}
+
+impl PortConfig {
+    /// The device as it is, with 1,024 descriptors a queue.
+    #[must_use]
+    pub fn new(device: &str) -> Self {
+        PortConfig {
+            device: device.into(),
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mac: None,
+            mtu: None,
+            promiscuous: false,
+        }
+    }
+}
+
+/// What a port can do, and how it was set up.
+#[derive(Clone, Debug)]
+pub struct PortInfo {
+    /// The device's name, without its arguments.
+    pub device: String,
+    /// The driver's name, as `net_ixgbe`.
+    pub driver: String,
+    /// The NUMA node that the device is at, if it is at one.
+    pub numa_node: Option<u32>,
+    /// Receive queues that the device can have.
+    pub max_rx_queues: u16,
+    /// Transmit queues that the device can have.
+    pub max_tx_queues: u16,
+    /// Descriptors of each receive queue.
+    pub rx_descriptors: u16,
+    /// Descriptors of each transmit queue.
+    pub tx_descriptors: u16,
+    /// The largest packet that it can be set to, in bytes.
+    pub max_mtu: u16,
+    /// Whether received packets carry the device's word on their UDP or TCP checksum.
+    pub rx_checksum: bool,
+    /// The kernel's index of the interface that the device sits on, or makes.
+    pub if_index: Option<u32>,
+    /// The device's address.
+    pub mac: MacAddr,
+    /// The largest packet, in bytes without the Ethernet header.
+    pub mtu: u16,
+}
+
+/// Whether a port has a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Whether frames can pass.
+    pub up: bool,
+    /// Mbit/s, if the device knows. Software devices make something up.
+    pub speed_mbps: Option<u32>,
+    /// Whether both directions go at once.
+    pub full_duplex: bool,
+}
+
+/// What a device counts since it was opened. Zero where it doesn't count. Names in parentheses are DPDK's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets received (ipackets).
+    pub rx_packets: u64,
+    /// Bytes of these (ibytes).
+    pub rx_bytes: u64,
+    /// Packets lost because the receive queue was full: the workers were too slow (imissed).
+    pub rx_missed: u64,
+    /// Packets that arrived damaged (ierrors).
+    pub rx_errors: u64,
+    /// Times when the pool had no buffer to receive into (rx_nombuf).
+    pub rx_no_buffer: u64,
+    /// Packets sent (opackets).
+    pub tx_packets: u64,
+    /// Bytes of these (obytes).
+    pub tx_bytes: u64,
+    /// Packets that the device took and could not send (oerrors).
+    pub tx_errors: u64,
+}
+
+/// A handle to an open port, for the control thread. Clones are handles to the same port; it closes with the last of
+/// them and of its [`Queue`]s.
+#[derive(Clone, Debug)]
+pub struct Port {
+    open: Arc<OpenPort>,
+    info: Arc<PortInfo>,
+}
+
+impl Port {
+    /// Opens and starts a device with one receive and one transmit queue for each of `pools`; frames that the queue `n`
+    /// receives are in buffers of `pools[n]`. How frames spread over several queues is the device's affair.
+    ///
+    /// All multicast is received (RFC 4861 needs it), and UDP's and TCP's checksums are looked at where the device can,
+    /// but for virtio: its host would then send packets with unfinished checksums.
+    ///
+    /// # Errors
+    /// [`Error`] names the device, what is wrong with it, and what its driver said. Whatever was opened is closed again.
+    pub fn open(eal: Eal, config: &PortConfig, pools: &[&Mempool]) -> Result<(Port, Vec<Queue>), Error> {
+        let open = OpenPort::probe(eal, &config.device)?;
+        let info = open.configure(config, pools)?;
+        let open = Arc::new(open);
+        // SAFETY: `configure` has set up as many queues as there are pools and started the port; each id is given once.
+        let queues = (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id) }).collect();
+        Ok((Port { open, info: Arc::new(info) }, queues))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn mac(&self) -> MacAddr {
+        self.info.mac
+    }
+
+    /// The largest packet, in bytes without the Ethernet header.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.info.mtu
+    }
+
+    /// Whether it has a link now. For the control thread: it may cost a system call.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        let mut link = MaybeUninit::<dpdk_sys::dpdk_link>::uninit();
+        let control = control();
+        // SAFETY: the port is open; `link` is room for the answer, which is written if the code is 0.
+        let code = unsafe { dpdk_sys::dpdk_eth_link_get_nowait(self.open.id, link.as_mut_ptr()) };
+        drop(control);
+        if code != 0 {
+            return Link { up: false, speed_mbps: None, full_duplex: false };
+        }
+        // SAFETY: the code is 0.
+        let link = unsafe { link.assume_init() };
+        let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN);
+        // The driver never takes note of its interface going down.
+        let lost =
+            self.info.driver == "net_af_packet" && self.info.if_index.is_some_and(|index| !kernel_link_up(index));
+        Link { up: link.up && !lost, speed_mbps, full_duplex: link.full_duplex }
+    }
+
+    /// What the device has counted. For the control thread: it may cost a system call.
+    #[must_use]
+    pub fn stats(&self) -> PortStats {
+        let mut stats = MaybeUninit::<dpdk_sys::rte_eth_stats>::zeroed();
+        let _control = control();
+        // SAFETY: the port is open; `stats` is room for the answer, and all zeros is a valid one, should the driver
+        // keep no statistics.
+        let stats = unsafe {
+            dpdk_sys::rte_eth_stats_get(self.open.id, stats.as_mut_ptr());
+            stats.assume_init()
+        };
+        PortStats {
+            rx_packets: stats.ipackets,
+            rx_bytes: stats.ibytes,
+            rx_missed: stats.imissed,
+            rx_errors: stats.ierrors,
+            rx_no_buffer: stats.rx_nombuf,
+            tx_packets: stats.opackets,
+            tx_bytes: stats.obytes,
+            tx_errors: stats.oerrors,
+        }
+    }
+}
+
+/// Whether the kernel's interface is up and has a carrier.
+fn kernel_link_up(index: u32) -> bool {
+    let Ok(name) = if_indextoname(index) else { return false };
+    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    getifaddrs().is_ok_and(|mut all| {
+        all.any(|interface| interface.interface_name.as_bytes() == name.as_bytes() && interface.flags.contains(wanted))
+    })
+}
+
+/// The ids of the ports that are open: a device may be opened once.
+static OPEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// A device that DPDK has made a port of: stopped, closed and removed when dropped.
+#[derive(Debug)]
+pub(super) struct OpenPort {
+    id: u16,
+    name: String,
+    device: *mut dpdk_sys::rte_device,
+}
+
+// SAFETY: `device` is DPDK's; it is used by `drop` alone, under the lock of control calls.
+unsafe impl Send for OpenPort {}
+// SAFETY: as above; nothing of `&OpenPort` uses `device`.
+unsafe impl Sync for OpenPort {}
+
+impl OpenPort {
+    /// The port's number.
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// Finds `device`, or makes it.
+    fn probe(_eal: Eal, device: &str) -> Result<OpenPort, Error> {
+        let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
+        let c_string = |text: &str| {
+            let remedy = "write a vdev like net_tap0,iface=tap0 or a PCI address like 0000:03:00.0";
+            let bad = || Error::BadName { what: "DPDK device", value: device.into(), remedy };
+            CString::new(text).ok().filter(|text| !text.is_empty()).ok_or_else(bad)
+        };
+        let (c_device, c_name) = (c_string(device)?, c_string(name)?);
+        if let Some(interface) = missing_interface(name, arguments) {
+            return Err(Error::NoInterface { device: name.into(), interface: interface.into() });
+        }
+        let failed = |step, reason, setup: &Setup| {
+            let (device, log) = (name.to_owned(), setup.log());
+            if is_pci_address(name) {
+                Error::Pci { reason: pci_reason(Path::new("/sys/bus/pci/devices"), name), device, log }
+            } else {
+                Error::Device { device, step, reason, log }
+            }
+        };
+        let setup = Setup::begin();
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = match port_by_name(&c_name) {
+            Some(id) if open.contains(&id) => return Err(Error::AlreadyOpen { device: name.into() }),
+            Some(id) => id,
+            None => {
+                // SAFETY: EAL runs (`_eal`); the string is NUL-terminated, and DPDK copies it.
+                let code = unsafe { dpdk_sys::rte_dev_probe(c_device.as_ptr()) };
+                if code < 0 {
+                    return Err(failed("opening it", reason(code), &setup));
+                }
+                port_by_name(&c_name)
+                    .ok_or_else(|| failed("opening it", "its driver made no port of it".into(), &setup))?
+            }
+        };
+        open.push(id);
+        drop(open);
+        let info = device_info(id);
+        let device = info.as_ref().map_or(ptr::null_mut(), |info| info.device);
+        Ok(OpenPort { id, name: name.into(), device })
+    }
+
+    /// Sets the device up and starts it.
+    fn configure(&self, config: &PortConfig, pools: &[&Mempool]) -> Result<PortInfo, Error> {
+        let setup = Setup::begin();
+        let id = self.id;
+        let check = |step: &'static str, code: i32| {
+            if code < 0 { Err(self.refused(step, reason(code), &setup)) } else { Ok(()) }
+        };
+        let info = device_info(id).map_err(|code| self.refused("asking what it can do", reason(code), &setup))?;
+        let driver = driver_name(&info);
+        let queues = self.queues(pools.len(), info.max_rx_queues.min(info.max_tx_queues), &driver)?;
+        if let Some(wanted) = config.mtu {
+            self.check_mtu(wanted, info.max_mtu, pools)?;
+        }
+
+        // SAFETY: all zeros is DPDK's default configuration.
+        let mut conf: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
+        let virtio = driver.starts_with("net_virtio") || driver.starts_with("net_vhost");
+        let checksums = dpdk_sys::DPDK_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::DPDK_RX_OFFLOAD_TCP_CKSUM;
+        conf.rxmode.offloads = if virtio { 0 } else { info.rx_offload_capa & checksums };
+        let (mut rx_descriptors, mut tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
+        let node = unsafe {
+            // SAFETY: the port is open, and control calls are made one at a time (`setup`); all pointers are to locals
+            // or null where null means the driver's default.
+            check("configuring it", dpdk_sys::rte_eth_dev_configure(id, queues, queues, &raw const conf))?;
+            let code = dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors);
+            check("choosing descriptors", code)?;
+            dpdk_sys::rte_eth_dev_socket_id(id)
+        };
+        let numa_node = u32::try_from(node).ok();
+        let any_node = u32::MAX; // SOCKET_ID_ANY, -1
+        let node = numa_node.unwrap_or(any_node);
+        for (queue, pool) in (0..queues).zip(pools) {
+            // SAFETY: as above; the pool is a packet pool and never freed.
+            unsafe {
+                let pool = pool.as_ptr();
+                let code = dpdk_sys::rte_eth_rx_queue_setup(id, queue, rx_descriptors, node, ptr::null(), pool);
+                check("setting up a receive queue", code)?;
+                let code = dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_descriptors, node, ptr::null());
+                check("setting up a transmit queue", code)?;
+            }
+        }
+        let mtu = self.set_mtu(config.mtu, &setup)?;
+        let mac = self.set_mac(config.mac, &setup)?;
+        // SAFETY: the port is open, configured, and has its queues; control calls are made one at a time.
+        unsafe {
+            check("starting it", dpdk_sys::rte_eth_dev_start(id))?;
+            // A device that can't be told has no filter, and receives everything.
+            let unless_unsupported = |code| if code == UNSUPPORTED { 0 } else { code };
+            let code = unless_unsupported(dpdk_sys::rte_eth_allmulticast_enable(id));
+            check("receiving all multicast", code)?;
+            if config.promiscuous {
+                let code = unless_unsupported(dpdk_sys::rte_eth_promiscuous_enable(id));
+                check("receiving frames to all addresses", code)?;
+            }
+        }
+        Ok(PortInfo {
+            device: self.name.clone(),
+            driver,
+            numa_node,
+            max_rx_queues: info.max_rx_queues,
+            max_tx_queues: info.max_tx_queues,
+            rx_descriptors,
+            tx_descriptors,
+            max_mtu: info.max_mtu,
+            rx_checksum: conf.rxmode.offloads != 0,
+            if_index: Some(info.if_index).filter(|&index| index != 0),
+            mac,
+            mtu,
+        })
+    }
+
+    fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {
+        Error::Device { device: self.name.clone(), step, reason, log: setup.log() }
+    }
+
+    /// The number of queues, if the device has that many.
+    fn queues(&self, wanted: usize, max: u16, driver: &str) -> Result<u16, Error> {
+        let remedy = match driver {
+            "net_af_packet" => "give the device more (qpairs=N)",
+            "net_af_xdp" => "give the device more (queue_count=N)",
+            "net_memif" | "net_tap" => "use another kind of device",
+            "net_vhost" | "net_virtio_user" => "give the device more (queues=N)",
+            _ => "use another device",
+        };
+        let too_many = || Error::Queues { device: self.name.clone(), wanted, max, remedy };
+        u16::try_from(wanted).ok().filter(|&wanted| (1..=max).contains(&wanted)).ok_or_else(too_many)
+    }
+
+    /// Whether packets of that size fit the device and the buffers.
+    fn check_mtu(&self, wanted: u16, max: u16, pools: &[&Mempool]) -> Result<(), Error> {
+        let frame = wanted.saturating_add(FRAME_OVERHEAD);
+        let reason = if let Some(pool) = pools.iter().find(|pool| pool.frame_size() < frame) {
+            format!("frames of {frame} bytes don't fit buffers for {}", pool.frame_size())
+        } else if wanted > max {
+            format!("it takes {max} at most")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
+    }
+
+    /// Sets the MTU, and says what it is.
+    fn set_mtu(&self, wanted: Option<u16>, setup: &Setup) -> Result<u16, Error> {
+        let mut mtu = 0;
+        // SAFETY: the port is open, `mtu` is room for the answer; control calls are made one at a time (`setup`).
+        let mut get = || match unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut mtu) } {
+            0 => Ok(mtu),
+            code => Err(self.refused("reading its MTU", reason(code), setup)),
+        };
+        match wanted {
+            Some(wanted) if get()? != wanted => {
+                // SAFETY: as above.
+                match unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, wanted) } {
+                    0 => Ok(wanted),
+                    UNSUPPORTED => {
+                        let reason = format!("its driver can't change it from {}", get()?);
+                        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
+                    }
+                    code => Err(self.refused("setting its MTU", reason(code), setup)),
+                }
+            }
+            _ => get(),
+        }
+    }
+
+    /// Sets the address, and says what it is. A device that has no notion of an address delivers everything, so any
+    /// address is as good.
+    fn set_mac(&self, wanted: Option<MacAddr>, setup: &Setup) -> Result<MacAddr, Error> {
+        let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: wanted.unwrap_or_default().0 };
+        // SAFETY: the port is open, `mac` is an address and room for one; control calls are made one at a time (`setup`).
+        let (step, code) = unsafe {
+            match wanted {
+                Some(_) => ("setting its address", dpdk_sys::rte_eth_dev_default_mac_addr_set(self.id, &raw mut mac)),
+                None => ("reading its address", dpdk_sys::rte_eth_macaddr_get(self.id, &raw mut mac)),
+            }
+        };
+        match code {
+            0 | UNSUPPORTED => Ok(MacAddr(mac.addr_bytes)),
+            code => Err(self.refused(step, reason(code), setup)),
+        }
+    }
+}
+
+impl Drop for OpenPort {
+    fn drop(&mut self) {
+        let _setup = Setup::begin();
+        // SAFETY: the port is open; whoever polls it holds a reference to this value, so nobody does; control calls are
+        // made one at a time. Nothing more can be done about a driver that refuses.
+        unsafe {
+            dpdk_sys::rte_eth_dev_stop(self.id);
+            dpdk_sys::rte_eth_dev_close(self.id);
+            if !self.device.is_null() {
+                dpdk_sys::rte_dev_remove(self.device);
+            }
+        }
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|&id| id != self.id);
+    }
+}
+
+/// What a driver returns for what it doesn't do: -ENOTSUP.
+const UNSUPPORTED: i32 = -95;
+
+/// The port of that name, if there is one.
+fn port_by_name(name: &CStr) -> Option<u16> {
+    let mut id = 0;
+    // SAFETY: `name` is NUL-terminated, `id` is room for the answer.
+    let code = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) };
+    (code == 0).then_some(id)
+}
+
+/// What DPDK knows of an open port.
+fn device_info(id: u16) -> Result<dpdk_sys::rte_eth_dev_info, i32> {
+    let mut info = MaybeUninit::<dpdk_sys::rte_eth_dev_info>::zeroed();
+    // SAFETY: `info` is room for the answer, complete if the code is 0.
+    match unsafe { dpdk_sys::rte_eth_dev_info_get(id, info.as_mut_ptr()) } {
+        // SAFETY: the code is 0.
+        0 => Ok(unsafe { info.assume_init() }),
+        code => Err(code),
+    }
+}
+
+fn driver_name(info: &dpdk_sys::rte_eth_dev_info) -> String {
+    if info.driver_name.is_null() {
+        return String::new();
+    }
+    // SAFETY: DPDK points to a string of the driver, which stays loaded.
+    unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned()
+}
+
+/// The `iface=` of a vdev that sits on an interface of the kernel's, if there is no such interface.
+fn missing_interface<'a>(name: &str, arguments: &'a str) -> Option<&'a str> {
+    let sits_on_one = ["net_af_packet", "net_af_xdp", "net_pcap"].iter().any(|driver| name.starts_with(driver));
+    let interface = arguments.split(',').find_map(|argument| argument.strip_prefix("iface="))?;
+    (sits_on_one && if_nametoindex(interface).is_err()).then_some(interface)
+}
+
+/// Why DPDK has no port for a PCI device, from the kernel's view of it.
+fn pci_reason(devices: &Path, address: &str) -> String {
+    let device = devices.join(address);
+    if !device.exists() {
+        return "there is no such device; `lspci -D` lists those that there are".into();
+    }
+    match fs::read_link(device.join("driver"))
+        .ok()
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy())
+    {
+        Some(driver) if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&&*driver) => {
+            format!(
+                "it is bound to {driver}, but no DPDK driver took it: is it in boot's list, and its driver installed?"
+            )
+        }
+        Some(driver) => format!(
+            "it belongs to the kernel's driver {driver}; `dpdk-devbind.py --bind=vfio-pci {address}` takes it away from the kernel"
+        ),
+        None => format!("no kernel driver holds it; `dpdk-devbind.py --bind=vfio-pci {address}` gives it to DPDK"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn pci_devices_that_dpdk_can_not_have() {
+        let sysfs = std::env::temp_dir().join(format!("turnpike-pci-{}", std::process::id()));
+        for (address, driver) in
+            [("0000:01:00.0", Some("e1000e")), ("0000:02:00.0", Some("vfio-pci")), ("0000:03:00.0", None)]
+        {
+            fs::create_dir_all(sysfs.join(address)).expect("temporary directory");
+            if let Some(driver) = driver {
+                symlink(format!("../../drivers/{driver}"), sysfs.join(address).join("driver")).expect("link");
+            }
+        }
+        let bind = |address| format!("`dpdk-devbind.py --bind=vfio-pci {address}`");
+        assert_eq!(
+            pci_reason(&sysfs, "0000:00:00.0"),
+            "there is no such device; `lspci -D` lists those that there are"
+        );
+        let expected =
+            format!("it belongs to the kernel's driver e1000e; {} takes it away from the kernel", bind("0000:01:00.0"));
+        assert_eq!(pci_reason(&sysfs, "0000:01:00.0"), expected);
+        assert!(pci_reason(&sysfs, "0000:02:00.0").starts_with("it is bound to vfio-pci, but no DPDK driver took it"));
+        let expected = format!("no kernel driver holds it; {} gives it to DPDK", bind("0000:03:00.0"));
+        assert_eq!(pci_reason(&sysfs, "0000:03:00.0"), expected);
+        fs::remove_dir_all(&sysfs).expect("temporary directory");
+    }
+}

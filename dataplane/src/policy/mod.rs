@@ -1,0 +1,211 @@
+//! What to do with a flow that has no session: zones, translation rules, static entries.
+//!
+//! Consulted on a miss only; the session then holds what was decided. From inside, in this order: the source's static
+//! whole-address entry, its port forward, the first rule that covers it. From outside: the static entry of the
+//! destination, or a mapping whose filtering admits the sender.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::plan::{Filtering, ForwardProtocol, IpPrefix, PlanError, Spec, ZoneId};
+use crate::pool::Proto;
+use crate::trace::RuleRef;
+
+/// An IPv4 prefix, ready for matching.
+#[derive(Clone, Copy, Debug)]
+struct Match4 {
+    value: u32,
+    mask: u32,
+}
+
+impl Match4 {
+    fn all_of(prefixes: &[IpPrefix]) -> Vec<Match4> {
+        let of = |prefix: &IpPrefix| match prefix.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len)).unwrap_or(0);
+                Some(Match4 { value: address.to_bits() & mask, mask })
+            }
+            IpAddr::V6(_) => None,
+        };
+        prefixes.iter().filter_map(of).collect()
+    }
+
+    fn any(matches: &[Match4], address: u32) -> bool {
+        matches.is_empty() || matches.iter().any(|it| address & it.mask == it.value)
+    }
+}
+
+/// A rule's matching part.
+#[derive(Debug)]
+struct Rule {
+    index: u16,
+    source: Vec<Match4>,
+    destination: Vec<Match4>,
+}
+
+/// A static entry, ready for use.
+#[derive(Clone, Copy, Debug)]
+pub struct StaticEntry {
+    /// Inside address, host order.
+    pub inside: u32,
+    /// Inside port.
+    pub inside_port: u16,
+    /// External address, host order.
+    pub external: u32,
+    /// External port.
+    pub external_port: u16,
+    /// Which entry it is.
+    pub rule: RuleRef,
+    /// What it admits from outside.
+    pub filtering: Filtering,
+    /// Where its inside host is.
+    pub inside_zone: ZoneId,
+    /// Who may use it.
+    pub outside_zone: ZoneId,
+}
+
+/// The compiled rules.
+#[derive(Debug)]
+pub struct Policy {
+    zones: usize,
+    /// Rules by (from, to): index `from * zones + to`.
+    rules: Vec<Vec<Rule>>,
+    /// Whether packets from a zone may be translated as coming from inside.
+    inside: Vec<bool>,
+    whole: Vec<StaticEntry>,
+    whole_by_inside: HashMap<u32, u16>,
+    forwards: Vec<StaticEntry>,
+    forwards_in: HashMap<(u32, Proto, u16), u16>,
+    forwards_out: HashMap<(u32, Proto, u16), u16>,
+}
+
+impl Policy {
+    /// From a specification whose indexes are checked.
+    ///
+    /// # Errors
+    /// When two static entries claim the same address or port.
+    pub fn compile(spec: &Spec) -> Result<Policy, PlanError> {
+        let zones = spec.zones.len();
+        let mut policy = Policy {
+            zones,
+            rules: (0..zones * zones).map(|_| Vec::new()).collect(),
+            inside: vec![false; zones],
+            whole: Vec::new(),
+            whole_by_inside: HashMap::new(),
+            forwards: Vec::new(),
+            forwards_in: HashMap::new(),
+            forwards_out: HashMap::new(),
+        };
+        for (rule, index) in spec.nat44.iter().zip(0..) {
+            let (source, destination) = (Match4::all_of(&rule.source), Match4::all_of(&rule.destination));
+            policy.rules[usize::from(rule.from.0) * zones + usize::from(rule.to.0)].push(Rule {
+                index,
+                source,
+                destination,
+            });
+            policy.inside[usize::from(rule.from.0)] = true;
+        }
+        for (entry, index) in spec.static_nat.iter().zip(0..) {
+            policy.inside[usize::from(entry.inside_zone.0)] = true;
+            policy.whole.push(StaticEntry {
+                inside: entry.inside.to_bits(),
+                inside_port: 0,
+                external: entry.external.to_bits(),
+                external_port: 0,
+                rule: RuleRef::Static(index),
+                filtering: entry.filtering,
+                inside_zone: entry.inside_zone,
+                outside_zone: entry.outside_zone,
+            });
+            if policy.whole_by_inside.insert(entry.inside.to_bits(), index).is_some() {
+                let text = format!("static {}", entry.name);
+                return Err(PlanError::Overlap(text, format!("another static entry of {}", entry.inside)));
+            }
+        }
+        for (forward, index) in spec.forwards.iter().zip(0..) {
+            policy.inside[usize::from(forward.inside_zone.0)] = true;
+            let proto = match forward.protocol {
+                ForwardProtocol::Tcp => Proto::Tcp,
+                ForwardProtocol::Udp => Proto::Udp,
+            };
+            let entry = StaticEntry {
+                inside: forward.inside.to_bits(),
+                inside_port: forward.inside_port,
+                external: forward.external.to_bits(),
+                external_port: *forward.external_ports.start(),
+                rule: RuleRef::Forward(index),
+                filtering: forward.filtering,
+                inside_zone: forward.inside_zone,
+                outside_zone: forward.outside_zone,
+            };
+            for (port, step) in forward.external_ports.clone().zip(0u16..) {
+                let inside_port = forward.inside_port.wrapping_add(step);
+                // Of several external ports for one inside port, the first is the one that the host is seen under.
+                policy.forwards_out.entry((entry.inside, proto, inside_port)).or_insert(index);
+                if let Some(other) = policy.forwards_in.insert((entry.external, proto, port), index) {
+                    let other = &spec.forwards[usize::from(other)].name;
+                    return Err(PlanError::Overlap(format!("forward {}", forward.name), format!("forward {other}")));
+                }
+            }
+            policy.forwards.push(entry);
+        }
+        Ok(policy)
+    }
+
+    /// Whether packets from this zone may be translated as coming from inside.
+    #[inline]
+    #[must_use]
+    pub fn is_inside(&self, zone: ZoneId) -> bool {
+        self.inside.get(usize::from(zone.0)).copied().unwrap_or(false)
+    }
+
+    /// The first NAT44 rule that covers a flow from inside. Addresses in host order.
+    #[must_use]
+    pub fn rule(&self, from: ZoneId, to: ZoneId, source: u32, destination: u32) -> Option<u16> {
+        let rules = self.rules.get(usize::from(from.0) * self.zones + usize::from(to.0))?;
+        let covers = |rule: &&Rule| Match4::any(&rule.source, source) && Match4::any(&rule.destination, destination);
+        rules.iter().find(covers).map(|rule| rule.index)
+    }
+
+    /// Whether an IPv4 destination is the inside of a translation toward `from`: no mapping, no entry (design §5).
+    #[must_use]
+    pub fn is_closed(&self, from: ZoneId, to: ZoneId, destination: u32) -> bool {
+        let rules = self.rules.get(usize::from(to.0) * self.zones + usize::from(from.0));
+        let translated = rules.is_some_and(|rules| rules.iter().any(|rule| Match4::any(&rule.source, destination)));
+        translated || self.whole_out(destination).is_some_and(|entry| entry.outside_zone == from)
+    }
+
+    /// The static entry that a flow from inside leaves by: of its whole address, or of its port.
+    #[must_use]
+    pub fn static_out(&self, inside: u32, proto: Option<Proto>, port: u16) -> Option<StaticEntry> {
+        if let Some(entry) = self.whole_out(inside) {
+            return Some(StaticEntry { inside_port: port, external_port: port, ..*entry });
+        }
+        let index = *self.forwards_out.get(&(inside, proto?, port))?;
+        self.forwards.get(usize::from(index)).map(|entry| at_inside_port(entry, port))
+    }
+
+    /// The whole-address entry of an inside address.
+    #[must_use]
+    pub fn whole_out(&self, inside: u32) -> Option<&StaticEntry> {
+        self.whole_by_inside.get(&inside).and_then(|&index| self.whole.get(usize::from(index)))
+    }
+
+    /// The static entry that leads inside from an external address (host order) and port: `whole` is the address's
+    /// whole-address entry, if it has one.
+    #[must_use]
+    pub fn static_in(&self, external: u32, whole: Option<u16>, proto: Proto, port: u16) -> Option<StaticEntry> {
+        if let Some(entry) = whole.and_then(|index| self.whole.get(usize::from(index))) {
+            return Some(StaticEntry { inside_port: port, external_port: port, ..*entry });
+        }
+        let index = *self.forwards_in.get(&(external, proto, port))?;
+        let entry = self.forwards.get(usize::from(index))?;
+        let step = port.wrapping_sub(entry.external_port);
+        Some(StaticEntry { inside_port: entry.inside_port.wrapping_add(step), external_port: port, ..*entry })
+    }
+}
+
+fn at_inside_port(entry: &StaticEntry, port: u16) -> StaticEntry {
+    let step = port.wrapping_sub(entry.inside_port);
+    StaticEntry { inside_port: port, external_port: entry.external_port.wrapping_add(step), ..*entry }
+}

@@ -1,0 +1,247 @@
+//! A shard's blocks, and the choice of a port in them.
+//!
+//! In this order: the inside port itself, if it is to be preserved and its block is ours or there is plenty; a port in
+//! our blocks, of the same parity and on the same side of 1024; a new block; then without the parity; then on the other
+//! side of 1024 (RFC 4787 REQ-3 a, REQ-4). Where there is a choice it is taken by a keyed hash, so that nobody outside
+//! can guess the next port (RFC 6056, RFC 7857 §9).
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
+
+use super::lease::{AddressLeases, BLOCK_PORTS, BLOCKS, Leases, NIL};
+use crate::steer::ShardId;
+
+/// The first port that is not well-known (RFC 4787 REQ-3 a).
+const WELL_KNOWN: u16 = 1024;
+/// Own blocks that are tried before a new one is leased; all are tried before a flow is refused.
+const OWN_BLOCKS_TRIED: usize = 16;
+
+/// A protocol whose ports (or identifiers) are counted apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Proto {
+    /// TCP ports.
+    #[default]
+    Tcp,
+    /// UDP ports.
+    Udp,
+    /// ICMP query identifiers.
+    Icmp,
+}
+
+impl Proto {
+    /// Index in tables by protocol.
+    #[inline]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// From the IP protocol number.
+    #[inline]
+    #[must_use]
+    pub const fn from_ip(protocol: u8) -> Option<Proto> {
+        match protocol {
+            6 => Some(Proto::Tcp),
+            17 => Some(Proto::Udp),
+            1 => Some(Proto::Icmp),
+            _ => None,
+        }
+    }
+}
+
+/// The port that an inside endpoint would like.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// For which protocol.
+    pub proto: Proto,
+    /// The inside port.
+    pub port: u16,
+    /// Keep it, if it is free.
+    pub preserve: bool,
+    /// Keep its parity.
+    pub parity: bool,
+    /// What the pool may give.
+    pub range: RangeInclusive<u16>,
+}
+
+/// A shard's side of the leases: for each external address, a list of the blocks that it holds.
+#[derive(Debug)]
+pub struct Ports {
+    shard: ShardId,
+    heads: Box<[u16]>,
+}
+
+impl Ports {
+    /// No blocks yet, for this many external addresses.
+    #[must_use]
+    pub fn new(shard: ShardId, externals: usize) -> Self {
+        Ports { shard, heads: vec![NIL; externals].into() }
+    }
+
+    /// Takes a port of the external address. `random` is the keyed hash of the attempt number.
+    pub fn allocate(
+        &mut self,
+        leases: &Leases,
+        external: u32,
+        want: &Want,
+        mut random: impl FnMut(u32) -> u64,
+    ) -> Option<u16> {
+        let address = leases.address(external)?;
+        if want.preserve && want.port != 0 && want.range.contains(&want.port) {
+            let block = usize::from(want.port) / BLOCK_PORTS;
+            let bit = 1u64 << (usize::from(want.port) % BLOCK_PORTS);
+            let ours = address.owned_by(block, self.shard)
+                || (address.plenty() && address.is_free(block) && self.lease(address, external, block));
+            if ours && let Some(port) = take(address, want.proto, block, bit, 0) {
+                return Some(port);
+            }
+        }
+        let low = want.port < WELL_KNOWN;
+        let mut attempt = 0;
+        for (same_side, parity) in [(true, true), (true, false), (false, true), (false, false)] {
+            if parity && !want.parity {
+                continue;
+            }
+            let class = Class { want, low: low == same_side, parity };
+            let mut seed = || {
+                attempt += 1;
+                random(attempt)
+            };
+            let found = self
+                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed())
+                .or_else(|| self.in_new(address, external, &class, seed()))
+                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed()));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Gives a port back, and its block with the last one.
+    pub fn release(&mut self, leases: &Leases, external: u32, proto: Proto, port: u16) {
+        let number = usize::from(port) / BLOCK_PORTS;
+        let Some(address) = leases.address(external) else { return };
+        let Some(block) = address.blocks.get(number) else { return };
+        let used = &block.used[proto.index()];
+        used.store(used.load(Ordering::Relaxed) & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
+        if block.used.iter().all(|used| used.load(Ordering::Relaxed) == 0) {
+            let (previous, next) = (block.previous.load(Ordering::Relaxed), block.next.load(Ordering::Relaxed));
+            match address.blocks.get(usize::from(previous)) {
+                Some(before) => before.next.store(next, Ordering::Relaxed),
+                None => self.set_head(external, next),
+            }
+            if let Some(after) = address.blocks.get(usize::from(next)) {
+                after.previous.store(previous, Ordering::Relaxed);
+            }
+            address.release(number);
+        }
+    }
+
+    /// A port in a block that is ours already, of the first `limit` in the list.
+    fn in_own(&self, address: &AddressLeases, external: u32, class: &Class, limit: usize, seed: u64) -> Option<u16> {
+        let mut block = self.heads.get(external as usize).copied().unwrap_or(NIL);
+        for _ in 0..limit {
+            let number = usize::from(block);
+            let entry = address.blocks.get(number)?;
+            if let Some(port) = take(address, class.want.proto, number, class.mask(number), seed) {
+                return Some(port);
+            }
+            block = entry.next.load(Ordering::Relaxed);
+        }
+        None
+    }
+
+    /// A port in a block that nobody holds.
+    fn in_new(&mut self, address: &AddressLeases, external: u32, class: &Class, seed: u64) -> Option<u16> {
+        let blocks = class.blocks();
+        let count = blocks.len();
+        let start = reduce(seed >> 32, count);
+        for step in 0..count {
+            let block = blocks.start + (start + step) % count;
+            if address.is_free(block) && class.mask(block) != 0 && self.lease(address, external, block) {
+                return take(address, class.want.proto, block, class.mask(block), seed);
+            }
+        }
+        None
+    }
+
+    fn lease(&mut self, address: &AddressLeases, external: u32, block: usize) -> bool {
+        let leased = address.lease(block, self.shard);
+        if leased && let (Some(entry), Ok(number)) = (address.blocks.get(block), u16::try_from(block)) {
+            let head = self.heads.get(external as usize).copied().unwrap_or(NIL);
+            entry.next.store(head, Ordering::Relaxed);
+            entry.previous.store(NIL, Ordering::Relaxed);
+            if let Some(after) = address.blocks.get(usize::from(head)) {
+                after.previous.store(number, Ordering::Relaxed);
+            }
+            self.set_head(external, number);
+        }
+        leased
+    }
+
+    fn set_head(&mut self, external: u32, block: u16) {
+        if let Some(head) = self.heads.get_mut(external as usize) {
+            *head = block;
+        }
+    }
+}
+
+/// The ports that would do, at one stage of the search.
+struct Class<'a> {
+    want: &'a Want,
+    low: bool,
+    parity: bool,
+}
+
+impl Class<'_> {
+    /// Blocks in which they lie.
+    fn blocks(&self) -> std::ops::Range<usize> {
+        let boundary = usize::from(WELL_KNOWN) / BLOCK_PORTS;
+        let (first, last) = (usize::from(*self.want.range.start()), usize::from(*self.want.range.end()));
+        let (start, end) = if self.low { (0, boundary) } else { (boundary, BLOCKS) };
+        let start = start.max(first / BLOCK_PORTS);
+        start..end.min(last / BLOCK_PORTS + 1).max(start)
+    }
+
+    /// The bits of a block that would do.
+    fn mask(&self, block: usize) -> u64 {
+        if !self.blocks().contains(&block) {
+            return 0;
+        }
+        let base = block * BLOCK_PORTS;
+        let (first, last) = (usize::from(*self.want.range.start()).max(1), usize::from(*self.want.range.end()));
+        let from = u64::MAX << first.saturating_sub(base).min(63);
+        let upto = u64::MAX >> (base + BLOCK_PORTS - 1).saturating_sub(last).min(63);
+        let parity = match (self.parity, self.want.port % 2) {
+            (false, _) => u64::MAX,
+            (true, 0) => 0x5555_5555_5555_5555,
+            (true, _) => 0xaaaa_aaaa_aaaa_aaaa,
+        };
+        if first >= base + BLOCK_PORTS || last < base { 0 } else { from & upto & parity }
+    }
+}
+
+/// Takes one free port out of `mask`, picked by `seed`.
+fn take(address: &AddressLeases, proto: Proto, block: usize, mask: u64, seed: u64) -> Option<u16> {
+    let used = &address.blocks.get(block)?.used[proto.index()];
+    let taken = used.load(Ordering::Relaxed);
+    let free = mask & !taken;
+    if free == 0 {
+        return None;
+    }
+    // The n-th free bit, n uniform.
+    let mut rest = free;
+    for _ in 0..reduce(seed & 0xffff_ffff, free.count_ones() as usize) {
+        rest &= rest - 1;
+    }
+    let bit = rest.trailing_zeros() as usize;
+    used.store(taken | 1 << bit, Ordering::Relaxed);
+    u16::try_from(block * BLOCK_PORTS + bit).ok()
+}
+
+/// Maps 32 random bits to 0..count.
+fn reduce(random: u64, count: usize) -> usize {
+    usize::try_from((random * count as u64) >> 32).unwrap_or(0)
+}

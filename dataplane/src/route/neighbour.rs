@@ -1,0 +1,166 @@
+//! A worker's neighbours: what the control thread has published, and the packets that wait for it.
+//!
+//! Resolution itself (ARP, NDP) is the control thread's. A packet to an unknown neighbour is held, bounded in all and per
+//! neighbour, and the control thread is told once; its answer releases the packets or has them dropped by name.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use crate::counters::Drop;
+use crate::message::{NeighbourState, NeighbourUpdate};
+use crate::plan::{InterfaceId, Limits, MacAddr};
+
+const NIL: u32 = u32::MAX;
+
+/// A packet that waits, as it came in.
+#[derive(Debug)]
+pub struct Held<P> {
+    /// The packet, unchanged.
+    pub packet: P,
+    /// The interface that it came in by; none for one of the gateway's own.
+    pub ingress: Option<InterfaceId>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Asked for, not answered; with the waiting packets.
+    Incomplete {
+        first: u32,
+        last: u32,
+        count: u32,
+    },
+    Known(MacAddr),
+    /// Known, and its use is to be reported.
+    Stale(MacAddr),
+}
+
+/// What a look-up says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Send to this address.
+    Known(MacAddr),
+    /// Send to this address, and tell the control thread that it is used.
+    Stale(MacAddr),
+    /// Nothing is known.
+    Unknown,
+}
+
+/// The neighbour table of one worker.
+#[derive(Debug)]
+pub struct Neighbours<P> {
+    table: HashMap<(InterfaceId, IpAddr), State>,
+    table_max: usize,
+    held_per_neighbour: u32,
+    slots: Vec<Slot<P>>,
+    free: u32,
+}
+
+#[derive(Debug)]
+struct Slot<P> {
+    held: Option<Held<P>>,
+    next: u32,
+}
+
+impl<P> Neighbours<P> {
+    /// Empty tables of these sizes.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let slots =
+            (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
+        Neighbours {
+            table: HashMap::with_capacity(limits.neighbours as usize),
+            table_max: limits.neighbours as usize,
+            held_per_neighbour: limits.held_per_neighbour,
+            slots: slots.collect(),
+            free: if limits.held > 0 { 0 } else { NIL },
+        }
+    }
+
+    /// What is known of a neighbour. A stale one is reported once.
+    #[inline]
+    pub fn lookup(&mut self, interface: InterfaceId, address: IpAddr) -> Lookup {
+        match self.table.get_mut(&(interface, address)) {
+            Some(State::Known(mac)) => Lookup::Known(*mac),
+            Some(state @ State::Stale(_)) => {
+                let State::Stale(mac) = *state else { return Lookup::Unknown };
+                *state = State::Known(mac);
+                Lookup::Stale(mac)
+            }
+            Some(State::Incomplete { .. }) | None => Lookup::Unknown,
+        }
+    }
+
+    /// Holds a packet for a neighbour. True if the neighbour is new, hence to be asked for.
+    ///
+    /// # Errors
+    /// Gives the packet back, with the reason to drop it.
+    pub fn hold(&mut self, interface: InterfaceId, address: IpAddr, held: Held<P>) -> Result<bool, (P, Drop)> {
+        let new = !self.table.contains_key(&(interface, address));
+        if new && self.table.len() >= self.table_max {
+            return Err((held.packet, Drop::NeighbourTableFull));
+        }
+        let slot = self.free;
+        let Some(entry) = self.slots.get(slot as usize) else { return Err((held.packet, Drop::NeighbourQueueFull)) };
+        let after = entry.next;
+        let empty = State::Incomplete { first: NIL, last: NIL, count: 0 };
+        let state = self.table.entry((interface, address)).or_insert(empty);
+        let State::Incomplete { first, last, count } = state else {
+            return Err((held.packet, Drop::NeighbourQueueFull));
+        };
+        if *count >= self.held_per_neighbour {
+            return Err((held.packet, Drop::NeighbourQueueFull));
+        }
+        self.free = after;
+        *count += 1;
+        let before = std::mem::replace(last, slot);
+        if *first == NIL {
+            *first = slot;
+        }
+        if let Some(before) = self.slots.get_mut(before as usize) {
+            before.next = slot;
+        }
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            *entry = Slot { held: Some(held), next: NIL };
+        }
+        Ok(new)
+    }
+
+    /// Applies what the control thread publishes. The packets that waited are then taken one by one with
+    /// [`Neighbours::release`].
+    pub fn apply(&mut self, update: &NeighbourUpdate) -> Waiting {
+        let key = (update.interface, update.address);
+        let before = match update.state {
+            NeighbourState::Reachable(mac) => self.publish(key, State::Known(mac)),
+            NeighbourState::Stale(mac) => self.publish(key, State::Stale(mac)),
+            NeighbourState::Failed => self.table.remove(&key),
+        };
+        match before {
+            Some(State::Incomplete { first, .. }) => Waiting { next: first },
+            _ => Waiting { next: NIL },
+        }
+    }
+
+    fn publish(&mut self, key: (InterfaceId, IpAddr), state: State) -> Option<State> {
+        // The control thread's table is bounded by the same number; what exceeds it is asked for again.
+        if self.table.len() >= self.table_max && !self.table.contains_key(&key) {
+            return None;
+        }
+        self.table.insert(key, state)
+    }
+
+    /// Takes the next of the packets that waited.
+    pub fn release(&mut self, waiting: &mut Waiting) -> Option<Held<P>> {
+        let slot = self.slots.get_mut(waiting.next as usize)?;
+        let held = slot.held.take();
+        let next = std::mem::replace(&mut slot.next, self.free);
+        self.free = std::mem::replace(&mut waiting.next, next);
+        held
+    }
+}
+
+/// The packets that waited for a neighbour.
+#[derive(Debug)]
+pub struct Waiting {
+    next: u32,
+}

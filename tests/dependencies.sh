@@ -1,0 +1,44 @@
+#!/bin/bash
+# Installs what building, demonstrating and testing Turnpike need on Debian 12. One question to dpkg, and nothing else when
+# nothing is missing. No service is started: the tests run their own unbound and promtool.
+set -euo pipefail
+
+packages=(
+    # to build
+    build-essential clang libclang-dev pkg-config libdpdk-dev dpdk libbsd-dev libnuma-dev libpcap-dev ca-certificates
+    # the laboratory, its clients and servers
+    bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
+    # judges
+    prometheus tshark
+)
+
+# Rust: any cargo from 1.88 on will do. Debian 12 keeps a recent one for its browsers.
+if ! version=$(cargo --version 2>/dev/null) || ! printf '1.88\n%s\n' "${version#cargo }" | sort -CV; then
+    packages+=(rustc-web cargo-web rustfmt-web rust-web-clippy)
+fi
+
+installed=" $(dpkg-query -W -f '${db:Status-Status}/${Package} ' "${packages[@]}" 2>/dev/null || true)"
+missing=()
+for package in "${packages[@]}"; do
+    [[ $installed == *" installed/$package "* ]] || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+
+if ((EUID != 0)); then
+    echo "missing: ${missing[*]}" >&2
+    echo "Run this as root, or install them: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+
+# Debian starts the services that it installs, unless this file says no (invoke-rc.d: 101, forbidden by policy).
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
