@@ -51,28 +51,25 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// A range of something that belongs to an owner.
-#[derive(Clone)]
-pub(super) struct Claim<T, O> {
+/// A range of something that belongs to the `owner`-th thing of the file.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<T> {
     pub first: T,
     pub last: T,
-    pub owner: O,
+    pub owner: usize,
 }
 
-/// Pairs of claims of different owners that overlap: at least one pair for each claim that overlaps an earlier one.
-pub(super) fn overlapping<T: Ord + Copy, O: PartialEq + Clone>(
-    mut claims: Vec<Claim<T, O>>,
-) -> Vec<(Claim<T, O>, Claim<T, O>)> {
+/// Pairs of claims of different owners that overlap, the one of the earlier owner first: at least one pair for each
+/// owner whose claim overlaps another's.
+pub(super) fn overlapping<T: Ord + Copy>(mut claims: Vec<Claim<T>>) -> Vec<(Claim<T>, Claim<T>)> {
     claims.sort_by_key(|claim| claim.first);
     let mut found = Vec::new();
-    let mut furthest: Option<Claim<T, O>> = None;
+    let mut furthest: Option<Claim<T>> = None;
     for claim in claims {
-        if let Some(earlier) =
-            furthest.as_ref().filter(|earlier| claim.first <= earlier.last && claim.owner != earlier.owner)
-        {
-            found.push((earlier.clone(), claim.clone()));
+        if let Some(other) = furthest.filter(|other| claim.first <= other.last && claim.owner != other.owner) {
+            found.push(if other.owner < claim.owner { (other, claim) } else { (claim, other) });
         }
-        if furthest.as_ref().is_none_or(|earlier| claim.last > earlier.last) {
+        if furthest.is_none_or(|other| claim.last > other.last) {
             furthest = Some(claim);
         }
     }

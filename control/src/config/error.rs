@@ -49,7 +49,7 @@ pub(super) fn suggest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|&(distance, name)| distance <= 1 + name.len() / 4)
+        .filter(|&(distance, name)| distance <= (name.len() / 3).max(1))
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
 }

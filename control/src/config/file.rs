@@ -264,3 +264,110 @@ impl<'de> Deserialize<'de> for FilteringChoice {
         deserializer.deserialize_any(Either)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::value::Error as NoValue;
+    use serde::forward_to_deserialize_any;
+
+    use super::*;
+
+    /// A deserializer that gives away nothing but the keys that a section asks for.
+    struct Keys<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for Keys<'_> {
+        type Error = NoValue;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoValue> {
+            Err(NoValue::custom("not a section"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, NoValue> {
+            self.0.extend(fields);
+            Err(NoValue::custom("the keys are known"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    /// The keys of a section, as paths.
+    fn keys<'de, T: Deserialize<'de>>(section: &str) -> Vec<String> {
+        let mut keys = Vec::new();
+        assert!(T::deserialize(Keys(&mut keys)).is_err());
+        assert!(!keys.is_empty(), "{section} is no section");
+        keys.iter().map(|key| format!("{section}{key}")).collect()
+    }
+
+    /// Every key that the reader knows.
+    fn all_keys() -> BTreeSet<String> {
+        let sections = [
+            keys::<File>(""),
+            keys::<Boot>("boot."),
+            keys::<Cpu>("boot.cpu."),
+            keys::<Memory>("boot.memory."),
+            keys::<Tables>("boot.tables."),
+            keys::<Port>("ports.NAME."),
+            keys::<Interface>("interfaces.NAME."),
+            keys::<Route>("routes[]."),
+            keys::<Pool>("pools.NAME."),
+            keys::<Nat44>("nat44."),
+            keys::<Rule>("nat44.rules.NAME."),
+            keys::<FilteringByProtocol>("nat44.rules.NAME.filtering."),
+            keys::<Forward>("nat44.forwards.NAME."),
+            keys::<Static>("nat44.static.NAME."),
+            keys::<Timers>("timers."),
+            keys::<Icmp>("icmp."),
+            keys::<Metrics>("metrics."),
+        ];
+        sections.into_iter().flatten().collect()
+    }
+
+    const MANUAL: &str = include_str!("../../../docs/configuration.md");
+
+    #[test]
+    fn the_manual_has_every_key_and_no_other() {
+        let documented: BTreeSet<String> = MANUAL
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(key, _)| key.to_owned()))
+            .filter(|key| key.chars().all(|c| c.is_ascii_alphanumeric() || ".-[]".contains(c)))
+            .filter(|key| key.starts_with(|c: char| c.is_ascii_lowercase()))
+            .collect();
+        let known = all_keys();
+        assert_eq!(known.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the manual");
+        assert_eq!(documented.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the program");
+    }
+
+    /// The manual's examples can be read (names that lead nowhere aside, for most are only a section).
+    #[test]
+    fn the_manuals_examples_can_be_read() {
+        let examples: Vec<&str> =
+            MANUAL.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert!(examples.len() > 10);
+        for example in examples {
+            let mut text = example.to_owned();
+            for (section, empty) in
+                [("version:", "version: 1\n"), ("ports:", "ports: {}\n"), ("interfaces:", "interfaces: {}\n")]
+            {
+                if !text.lines().any(|line| line.starts_with(section)) {
+                    text.push_str(empty);
+                }
+            }
+            if let (true, Err(error)) = (text == example, crate::config::Config::parse(&text, "manual".as_ref())) {
+                panic!("{error}");
+            }
+            if let Err(error) = serde_yaml::from_str::<File>(&text) {
+                panic!("{error}:\n{text}");
+            }
+        }
+    }
+}

@@ -15,8 +15,10 @@ mod resolve;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dataplane::plan::{MacAddr, PortId, Spec};
+use serde::de::IgnoredAny;
 
 pub use error::{ConfigError, Problem};
 
@@ -147,7 +149,7 @@ impl Config {
         let failed = |problems| ConfigError { file: PathBuf::from(path), problems };
         let document = serde_yaml::Deserializer::from_str(text);
         let file: file::File =
-            serde_path_to_error::deserialize(document).map_err(|error| failed(vec![syntax_problem(&error)]))?;
+            serde_path_to_error::deserialize(document).map_err(|error| failed(vec![syntax_problem(text, &error)]))?;
         resolve::resolve(file).map_err(failed)
     }
 
@@ -172,10 +174,25 @@ impl Config {
     }
 }
 
+/// A time as the file has it: `2h 4m`, `90s` as `1m 30s`, with nothing below the millisecond.
+#[must_use]
+pub fn written(time: Duration) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let mut rest = time.as_millis();
+    let mut parts = Vec::new();
+    for (unit, name) in units {
+        if rest >= unit {
+            parts.push(format!("{}{name}", rest / unit));
+            rest %= unit;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 /// What serde found, without the position and path that serde_yaml writes into its messages.
-fn syntax_problem(error: &serde_path_to_error::Error<serde_yaml::Error>) -> Problem {
+fn syntax_problem(text: &str, error: &serde_path_to_error::Error<serde_yaml::Error>) -> Problem {
     let key = error.path().to_string();
-    let key = if key == "." { String::new() } else { key };
+    let key = key.trim_end_matches(['.', '?']).to_owned();
     let location = error.inner().location();
     let mut message = error.inner().to_string();
     if let Some(location) = &location {
@@ -183,6 +200,9 @@ fn syntax_problem(error: &serde_path_to_error::Error<serde_yaml::Error>) -> Prob
         message = message.replacen(&suffix, "", 1);
     }
     message = without_path(&message, &key).to_owned();
+    if serde_yaml::from_str::<IgnoredAny>(text).is_err() {
+        message = format!("this is not YAML: {message}; look at the indentation, brackets and quotes here and above");
+    }
     if let Some(remedy) = unknown_field_remedy(&message) {
         message.push_str(&remedy);
     }

@@ -15,7 +15,7 @@ use super::address::{Claim, bounds, edge_of, is_host, is_link_local, overlapping
 use super::error::{Problem, suggest};
 use super::file::{self, File, Profile};
 use super::text::{Endpoint, Listen, Name, Pci, Size, Table, Text, Vdev};
-use super::{Boot, Config, Cpu, Device, Memory, Metrics, Poll, Port};
+use super::{Boot, Config, Cpu, Device, Memory, Metrics, Poll, Port, written};
 
 /// The version of the file's format that this program reads.
 const VERSION: u32 = 1;
@@ -394,8 +394,7 @@ impl Resolver {
                 claims.push(Claim { first, last, owner: i });
             }
         }
-        for (one, two) in overlapping(claims) {
-            let (earlier, later) = if one.owner < two.owner { (one, two) } else { (two, one) };
+        for (earlier, later) in overlapping(claims) {
             let [(earlier, earlier_link), (later, later_link)] = [earlier, later].map(|claim| {
                 let interface = &self.spec.interfaces[claim.owner];
                 let link =
@@ -529,7 +528,7 @@ impl Resolver {
     }
 
     fn pools(&mut self, table: &Table<Name, file::Pool>) {
-        let mut claims = Vec::new();
+        let (mut claims, mut keys) = (Vec::new(), Vec::new());
         for (Name(name), pool) in &table.0 {
             let key = format!("pools.{name}");
             if pool.addresses.is_empty() {
@@ -541,7 +540,8 @@ impl Resolver {
             for (i, Text(range)) in pool.addresses.iter().enumerate() {
                 let key = format!("{key}.addresses[{i}]");
                 self.pool_range(&key, range);
-                claims.push(Claim { first: range.start().to_bits(), last: range.end().to_bits(), owner: key });
+                claims.push(Claim { first: range.start().to_bits(), last: range.end().to_bits(), owner: keys.len() });
+                keys.push(key);
             }
             self.spec.pools.push(PoolSpec {
                 name: name.clone(),
@@ -564,7 +564,7 @@ impl Resolver {
         for (one, two) in overlapping(claims) {
             let (first, last) = (one.first.max(two.first), one.last.min(two.last));
             let shared = span(&(Ipv4Addr::from_bits(first)..=Ipv4Addr::from_bits(last)));
-            let (one, two) = (one.owner, two.owner);
+            let [one, two] = [one, two].map(|claim| keys[claim.owner].as_str());
             self.problem(
                 two,
                 format_args!(
@@ -740,7 +740,7 @@ impl Resolver {
 
     fn forwards(&mut self, table: &Table<Name, file::Forward>) {
         let mut claims = Vec::new();
-        for (Name(name), forward) in &table.0 {
+        for (owner, (Name(name), forward)) in table.0.iter().enumerate() {
             let key = format!("nat44.forwards.{name}");
             let Some((outside_zone, inside_zone)) = self.zones(&key, &forward.from, &forward.to) else { continue };
             let Text(Endpoint { address: external, ports: external_ports }) = &forward.external;
@@ -778,11 +778,7 @@ impl Resolver {
             }
             self.inside_host(&format!("{key}.inside"), inside_zone, *inside);
             let space = (protocol == ForwardProtocol::Udp, external.to_bits());
-            claims.push(Claim {
-                first: (space, *external_ports.start()),
-                last: (space, *external_ports.end()),
-                owner: name.clone(),
-            });
+            claims.push(Claim { first: (space, *external_ports.start()), last: (space, *external_ports.end()), owner });
             self.spec.forwards.push(PortForward {
                 name: name.clone(),
                 inside_zone,
@@ -799,12 +795,12 @@ impl Resolver {
             let ((udp, address), first) = one.first.max(two.first);
             let ports = span(&(first..=one.last.min(two.last).1));
             let (protocol, address) = (if udp { "udp" } else { "tcp" }, Ipv4Addr::from_bits(address));
+            let [one, two] = [one, two].map(|claim| table.0.get_index(claim.owner).map_or("", |(Name(name), _)| name));
             self.problem(
-                format_args!("nat44.forwards.{}.external", two.owner),
+                format_args!("nat44.forwards.{two}.external"),
                 format_args!(
-                    "{protocol} {address}:{ports} belongs to nat44.forwards.{} already; choose other ports or \
-                     another address",
-                    one.owner
+                    "{protocol} {address}:{ports} belongs to nat44.forwards.{one} already; choose other ports or \
+                     another address"
                 ),
             );
         }
@@ -895,8 +891,7 @@ impl Resolver {
             let time = given.map_or(default, |Text(time)| time);
             let least = Duration::from_secs(least);
             if time < least || time > TIMER_MAX {
-                let [time_text, least, most, default] =
-                    [time, least, TIMER_MAX, default].map(|time| humantime::format_duration(time).to_string());
+                let [time_text, least, most, default] = [time, least, TIMER_MAX, default].map(written);
                 let message = if time > TIMER_MAX {
                     format!("{time_text} is too long; write at most {most} (default {default})")
                 } else {

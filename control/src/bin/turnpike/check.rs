@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control::config::{Config, DEFAULT_PATH, Device, Poll};
+use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MssClamp, Nat44Rule, NextHop,
     Pooling, Spec, ZoneId,
@@ -301,7 +301,7 @@ impl Report<'_> {
     fn timers(&self) -> Table {
         let timers = &self.spec().timers;
         let mut table = Table::new(&["idle", "ends after"]);
-        let mut row = |what: &str, time: Duration| table.row([&what, &humantime::format_duration(time)]);
+        let mut row = |what: &str, time: Duration| table.row([&what, &written(time)]);
         row("UDP", timers.udp);
         for (port, time) in &timers.udp_ports {
             row(&format!("UDP to port {port}"), *time);

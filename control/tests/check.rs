@@ -1,0 +1,98 @@
+//! `turnpike check` as its user sees it: text, exit code, and which stream it is on.
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn turnpike(args: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_turnpike")).args(args).current_dir(root).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The report on a good file, its runs of spaces made one.
+fn report(file: &str) -> String {
+    let output = turnpike(&["check", file]);
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""));
+    let lines: Vec<String> =
+        text(&output.stdout).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    lines.join("\n")
+}
+
+#[track_caller]
+fn says(report: &str, line: &str) {
+    assert!(report.lines().any(|other| other == line), "no line {line:?} in:\n{report}");
+}
+
+#[test]
+fn a_good_file_is_explained() {
+    let report = report("configs/nat44.yaml");
+    says(&report, "lan net_af_packet0,iface=lan0 1024, 1024 inside (untagged), guests (tag 20)");
+    says(&report, "wan PCI 0000:03:00.0 1024, 1024 uplink (untagged)");
+    says(&report, "192.168.20.0/24 interface guests, on the link its addresses");
+    says(&report, "0.0.0.0/0 198.51.100.1 on interface uplink routes");
+    // 16 + 8 + 1 addresses, 65535 ports each.
+    says(
+        &report,
+        "public 203.0.113.0-203.0.113.15, 203.0.113.32-203.0.113.39, 203.0.113.50 25 1-65535 1638375 yes yes",
+    );
+    says(&report, "192.168.0.0/16 to any: translated to pool public (rule subscribers)");
+    says(&report, "unsolicited, to the pool or to 192.168.0.0/16: dropped");
+    says(&report, "all else: routed, not translated");
+    says(&report, "games outside udp 203.0.113.50:27000-27010 192.168.1.11:27000-27010 inside anyone");
+    says(&report, "mail outside 203.0.113.60 192.168.1.25 inside anyone");
+    says(&report, "TCP, established 2h 4m");
+    says(&report, "IPv6 is routed into zone inside from everywhere: NAT44 does not shield it");
+}
+
+#[test]
+fn zones_without_a_rule_are_said_to_be_routed() {
+    let report = report("configs/home.yaml");
+    says(&report, "home guests routed: no rule is about these zones routed");
+    says(&report, "guests home routed: no rule is about these zones routed");
+}
+
+#[test]
+fn a_shared_uplink_address_is_pointed_out() {
+    let report = report("configs/home.yaml");
+    assert!(report.contains("198.51.100.2 of pool uplink is also the gateway's own on uplink"), "{report}");
+}
+
+#[test]
+fn a_bad_file_is_refused_on_standard_error_with_code_2() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bad.yaml");
+    let good = include_str!("../../configs/nat44.yaml");
+    std::fs::write(&file, good.replace("udp: 5m", "udp: 30s").replace("pool: public\n", "pool: publc\n")).unwrap();
+    let output = turnpike(&["check", file.to_str().unwrap()]);
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(2), ""));
+    let errors = text(&output.stderr);
+    let [pool, timer] = errors.lines().collect::<Vec<_>>()[..] else { panic!("{errors}") };
+    assert!(
+        pool.contains("bad.yaml: nat44.rules.subscribers.pool: no pool is called \"publc\"; did you mean"),
+        "{pool}"
+    );
+    assert!(timer.contains("bad.yaml: timers.udp: 30s is too short (RFC 4787 REQ-5"), "{timer}");
+}
+
+#[test]
+fn a_missing_file_and_wrong_use_end_with_code_2() {
+    let output = turnpike(&["check", "/nonexistent/turnpike.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/nonexistent/turnpike.yaml: cannot be read: No such file"));
+    assert_eq!(turnpike(&["check", "--frobnicate"]).status.code(), Some(2));
+    assert_eq!(turnpike(&["frobnicate"]).status.code(), Some(2));
+    assert_eq!(turnpike(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn help_has_an_example_and_names_the_default_file() {
+    for args in [&["--help"][..], &["check", "--help"][..], &["check", "-h"][..]] {
+        let output = turnpike(args);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).contains("Example:\n  turnpike check configs/minimal.yaml"), "{args:?}");
+    }
+    assert!(text(&turnpike(&["check", "-h"]).stdout).contains("/etc/turnpike/turnpike.yaml"));
+}
