@@ -4,7 +4,7 @@
 //! prefetches what its look-up will touch, then takes the packets in their order; `frame` sends ARP and the like to the
 //! host; `ipv4` asks the plan what the destination means and goes `inbound` (an external address) or `outbound`; there
 //! the session is found, or policy decides and makes one; `forward4` checks hop count, size and neighbour, all before
-//! anything is changed; the packet is rewritten and put on the output list. Whatever happens to it is its [`Verdict`].
+//! anything is changed; the packet is rewritten and put on the output list. Whatever happens to it is its `Verdict`.
 //!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.

@@ -159,7 +159,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
 
     /// Empties the output: transmits, tells the control thread, frees.
     fn flush(&mut self) {
-        let Worker { out, pending, devices, engine, outbox, .. } = self;
+        let Worker { out, pending, devices, engine, outbox, received, .. } = self;
         let (plan, counters) = (engine.plan(), engine.counters());
         for (interface, packet) in out.transmit.drain(..) {
             let port = plan.interface(interface).map_or(usize::MAX, |it| usize::from(it.port.0));
@@ -178,7 +178,10 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 pending.send(device, counters);
             }
         }
-        out.dropped.clear();
+        while !out.dropped.is_empty() {
+            received.extend(out.dropped.drain(..out.dropped.len().min(BURST)));
+            Packet::discard(received);
+        }
         // What the control thread must hear waits if its queue is full; packets do not.
         while let Some(event) = out.events.pop_front() {
             match outbox.try_send(event) {
@@ -211,6 +214,6 @@ impl<P: Packet> Pending<P> {
             }
         }
         counters.dropped[Drop::TransmitFull as usize].add(self.packets.len() as u64);
-        self.packets.clear();
+        Packet::discard(&mut self.packets);
     }
 }
