@@ -554,10 +554,13 @@ impl<P: Packet> Engine<P> {
         }
         // Nothing leads inside.
         let Some(entry) = self.plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
+        let from_inside = self.plan.policy.is_inside(self.zone(ingress));
+        let is_icmp = view.protocol == parse::protocol::ICMP;
         let ping = entry.answer_echo && view.transport == Transport::IcmpQuery(true);
-        if entry.local || ping {
+        // An address that is also our own is pinged like one; but strangers get no answer from its ports (RFC 5382 REQ-4).
+        if (entry.local && (from_inside || is_icmp)) || ping {
             Verdict::Punt
-        } else if self.plan.policy.is_inside(self.zone(ingress)) {
+        } else if from_inside {
             Drop::Hairpin.into()
         } else {
             match view.transport {
