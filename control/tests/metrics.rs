@@ -10,6 +10,7 @@ use std::sync::Arc;
 use control::metrics::{MempoolSample, Metrics, PortSample, Sample, Server};
 use dataplane::counters::{Counters, Drop};
 use dataplane::plan::{InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortId, PortSpec, Spec, ZoneId};
+use dataplane::pool::Leases;
 
 /// A gateway of two ports, two interfaces and a pool, with two workers.
 fn gateway() -> (Metrics, Vec<Arc<Counters>>) {
@@ -38,7 +39,8 @@ fn gateway() -> (Metrics, Vec<Arc<Counters>>) {
         ..Spec::default()
     };
     let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(2))).collect();
-    let metrics = Metrics::new(Arc::new(Plan::compile(spec).unwrap()), workers.clone());
+    let plan = Arc::new(Plan::compile(spec).unwrap());
+    let metrics = Metrics::new(Arc::clone(&plan), Arc::new(Leases::new(&plan)), workers.clone());
     let port = PortSample { receive_packets: 7, missed: 3, up: true, ..PortSample::default() };
     metrics.publish(Sample {
         ports: vec![port, PortSample::default()],

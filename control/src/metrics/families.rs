@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
+use dataplane::plan::PoolSpec;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{PortSample, State};
@@ -267,20 +268,31 @@ fn sessions(page: &mut Page, state: &State) {
 }
 
 fn pools(page: &mut Page, state: &State) {
-    let pools = &state.plan.spec.pools;
-    let addresses = |pool: &dataplane::plan::PoolSpec| -> u64 {
-        let size = |range: &std::ops::RangeInclusive<std::net::Ipv4Addr>| {
-            u64::from(range.end().to_bits()).saturating_sub(u64::from(range.start().to_bits())) + 1
-        };
-        pool.addresses.iter().map(size).sum()
-    };
-    let series = pools.iter().map(|pool| ([pool.name.clone()], number(addresses(pool))));
-    page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], series);
-    let series = pools.iter().map(|pool| {
-        let each = u64::from(*pool.ports.end()).saturating_sub(u64::from(*pool.ports.start())) + 1;
-        ([pool.name.clone()], number(addresses(pool) * each))
+    let (plan, leases) = (&state.plan, &state.leases);
+    // Each pool with the external addresses that it allocates from.
+    let pools = || plan.spec.pools.iter().zip(&plan.pools).map(|(spec, externals)| (spec, externals.as_slice()));
+    let name = |spec: &PoolSpec| spec.name.clone();
+    let addresses = pools().map(|(spec, externals)| ([name(spec)], number(externals.len() as u64)));
+    page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], addresses);
+    let ports = pools().map(|(spec, externals)| {
+        let each = u64::from(*spec.ports.end()).saturating_sub(u64::from(*spec.ports.start())) + 1;
+        ([name(spec)], number(each * externals.len() as u64))
     });
-    page.gauge("pool_ports", "Ports of a pool, for each protocol.", ["pool"], series);
+    page.gauge("pool_ports", "Ports of a pool, for each protocol.", ["pool"], ports);
+    let used = pools().flat_map(|(spec, externals)| {
+        let used = externals.iter().map(|&external| leases.ports_used(external).map(u64::from));
+        let used = used.fold([0; 3], |sum, one| std::array::from_fn::<u64, 3, _>(|proto| sum[proto] + one[proto]));
+        PROTOCOLS.into_iter().zip(used).map(|(proto, n)| ([name(spec), proto.to_owned()], number(n)))
+    });
+    page.gauge("pool_ports_used", "Ports of a pool that mappings hold.", ["pool", "proto"], used);
+    let blocks = |of: fn((u32, u32)) -> u32| {
+        let sum = move |externals: &[u32]| externals.iter().map(|&id| u64::from(of(leases.free_blocks(id)))).sum();
+        pools().map(move |(spec, externals)| ([spec.name.clone()], number(sum(externals))))
+    };
+    let help = "Blocks of 64 ports of a pool that can be leased.";
+    page.gauge("pool_blocks", help, ["pool"], blocks(|(_, leasable)| leasable));
+    let help = "Blocks of a pool that are leased; the others are free for any flow.";
+    page.gauge("pool_blocks_used", help, ["pool"], blocks(|(free, leasable)| leasable.saturating_sub(free)));
 }
 
 fn icmp(page: &mut Page, state: &State) {
