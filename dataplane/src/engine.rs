@@ -387,6 +387,11 @@ impl<P: Packet> Engine<P> {
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
         let disposal = self.dispose(origin, packet, verdict, prepared.read.ok(), now, pool, out);
+        self.tell(disposal, before);
+    }
+
+    /// Writes the packet's story down, if anybody listens.
+    fn tell(&mut self, disposal: Disposal, before: Option<Endpoints>) {
         if let Some(traces) = &mut self.traces {
             let Story { shard, rule, session, after, error } = self.story;
             traces.push(Trace { disposal, shard, rule, session, before, after, error });
@@ -1249,13 +1254,16 @@ impl<P: Packet> Engine<P> {
             return;
         };
         let prepared = self.prepare(port, &packet);
+        self.story = Story { shard: prepared.flow.map(|flow| flow.shard.0), ..Story::default() };
+        let before = self.traces.is_some().then(|| endpoints(&prepared.read)).flatten();
         let verdict = match prepared.read {
             Ok(Read::Four(view)) => self.ipv4(ingress, &mut packet, &view, &prepared, now, out),
             Ok(Read::Six(view)) => self.ipv6(ingress, &mut packet, &view, out),
             Ok(Read::Arp) => Verdict::Punt,
             Err(reason) => reason.into(),
         };
-        self.dispose(Origin::Wire(ingress), packet, verdict, prepared.read.ok(), now, pool, out);
+        let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, prepared.read.ok(), now, pool, out);
+        self.tell(disposal, before);
     }
 
     /// The neighbour that a packet waited for does not answer.

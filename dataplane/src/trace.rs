@@ -62,7 +62,8 @@ pub enum SessionStep {
     Quoted,
 }
 
-/// One packet's story. Packets held and sent later have one story, of the time when they were held.
+/// One packet's story. A packet that is held has two: of the time when it was held, and of what became of it when its
+/// neighbour was found.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace {
     /// Where it went.
