@@ -5,8 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use control::capture::CaptureWriter;
+use control::config::Config;
+use control::replay::{InterfaceReport, Options, Replay};
+use dataplane::plan::MacAddr;
+use dataplane::time::Time;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 const CONFIG: &str = r#"
@@ -395,4 +401,66 @@ import os; os.mkdir('same'); write('same/uplink.pcap', (1, wan()/UDP(sport=1, dp
         assert!(said.contains(words), "{args}: {said}");
     }
     assert!(fs::metadata(lab.path("same/uplink.pcap")).unwrap().len() > 24);
+}
+
+/// A frame that is nearly right: a packet from scapy's hands would be too polite.
+fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
+    let station = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xaa];
+    let ipv4 = [0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 168, 1, 10, 198, 51, 100, 77, 0x9c, 0x40, 0, 80];
+    let ipv6 = [0x60, 0, 0, 0, 0, 20, 17, 64, 0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+    let frames = prop_oneof![
+        Just([&station[..], &[8, 0], &ipv4, &[0; 30]].concat()),
+        Just([&station[..], &[0x81, 0, 0, 20, 8, 0], &ipv4, &[0; 20]].concat()),
+        Just([&station[..], &[0x86, 0xdd], &ipv6, &ipv6[8..], &[0; 20]].concat()),
+        Just([&station[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &[0; 40]].concat()),
+    ];
+    let damage = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+    (frames, damage, 0usize..80).prop_map(|(mut frame, damage, cut)| {
+        for (at, value) in damage {
+            let at = at.index(frame.len());
+            frame[at] = value;
+        }
+        frame.truncate(frame.len().saturating_sub(cut.saturating_sub(60)));
+        frame
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    /// Whatever a capture holds, nothing panics and every packet is accounted for (the law of the counters).
+    #[test]
+    fn every_packet_of_any_capture_is_accounted_for(
+        frames in proptest::collection::vec((nearly_right(), 0u64..100_000_000_000), 1..60),
+        gateway in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.pcap");
+        let mut writer = CaptureWriter::create(&path).unwrap();
+        for (frame, time) in &frames {
+            writer.write(Time(*time), frame).unwrap();
+        }
+        writer.finish().unwrap();
+        let tables = "version: 1\nboot: {tables: {sessions: 1024, mappings: 1024}}";
+        let config = Config::parse(&CONFIG.replace("version: 1", tables), Path::new("test.yaml")).unwrap();
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let options = Options {
+            inputs: vec![("inside".to_owned(), path.clone()), ("uplink".to_owned(), path)],
+            out_dir: dir.path().join("out"),
+            tail: Duration::from_secs(3600),
+            seed: 1,
+            gateway: if gateway { vec![mac] } else { Vec::new() },
+            explain: true,
+        };
+        let mut replay = Replay::new(&config, &options).unwrap();
+        while let Some(line) = replay.step().unwrap() {
+            prop_assert!(line.ends_with('\n'), "{line}");
+        }
+        let end = replay.finish(options.tail).unwrap();
+        let sum = |of: fn(&InterfaceReport) -> u64| end.interfaces.iter().map(of).sum::<u64>();
+        prop_assert_eq!(sum(|interface| interface.received), 2 * frames.len() as u64);
+        let entered = sum(|interface| interface.received) - end.left_out + end.originated + end.from_host;
+        let dropped = end.dropped.iter().map(|(_, n)| n).sum::<u64>();
+        prop_assert_eq!(entered, sum(|interface| interface.transmitted) + end.punted + end.held + dropped, "{}", end);
+        prop_assert_eq!(end.sessions_made, end.sessions_ended + end.sessions_now);
+    }
 }
