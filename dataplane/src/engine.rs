@@ -368,7 +368,8 @@ impl<P: Packet> Engine<P> {
     /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
     /// block that it is sent to, or given it back, and so changed its owner.
     fn settled(&self, mut prepared: Prepared) -> Prepared {
-        if let (Some(interface), Ok(Read::Four(view)), Some(target)) = (prepared.interface, prepared.read, prepared.target)
+        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
+            (prepared.interface, prepared.read, prepared.target)
             && let Some(id) = target.external_id(view.destination)
         {
             let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
