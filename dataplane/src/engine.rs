@@ -259,19 +259,19 @@ impl<P: Packet> Engine<P> {
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);
-                match copy_of(pool, frame) {
-                    Some(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
-                    Some(packet) => {
+                match own_packet(pool, 0, frame) {
+                    Ok(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
+                    Ok(packet) => {
                         self.drop(packet, Drop::HostPacket, out);
                     }
-                    None => self.count_drop(Drop::PoolEmpty),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
             ToWorker::Packet { packet } => {
                 self.counters.from_host.add(1);
-                match own_packet(pool, packet) {
-                    Some(packet) => self.send_own(packet, now, pool, out),
-                    None => self.count_drop(Drop::PoolEmpty),
+                match own_packet(pool, parse::ETHERNET, packet) {
+                    Ok(packet) => self.send_own(packet, now, pool, out),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
         }
@@ -368,7 +368,8 @@ impl<P: Packet> Engine<P> {
     /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
     /// block that it is sent to, or given it back, and so changed its owner.
     fn settled(&self, mut prepared: Prepared) -> Prepared {
-        if let (Some(interface), Ok(Read::Four(view)), Some(target)) = (prepared.interface, prepared.read, prepared.target)
+        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
+            (prepared.interface, prepared.read, prepared.target)
             && let Some(id) = target.external_id(view.destination)
         {
             let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
@@ -1433,19 +1434,12 @@ fn untag<P: Packet>(packet: &mut P) {
     }
 }
 
-/// A packet of the pool with this content.
-fn copy_of<L: PacketPool>(pool: &mut L, frame: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    packet.append(frame.len()).then(|| packet.data_mut().copy_from_slice(frame))?;
-    Some(packet)
-}
-
-/// An IP packet of the host, behind an empty Ethernet header.
-fn own_packet<L: PacketPool>(pool: &mut L, ip: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    let room = packet.append(parse::ETHERNET + ip.len());
-    let (ethernet, rest) = packet.data_mut().split_at_mut_checked(parse::ETHERNET).filter(|_| room)?;
-    ethernet.fill(0);
-    rest.copy_from_slice(ip);
-    Some(packet)
+/// A packet of the pool for the host: `empty` bytes for the Ethernet header, then `content`.
+fn own_packet<L: PacketPool>(pool: &mut L, empty: usize, content: &[u8]) -> Result<L::Packet, Drop> {
+    let mut packet = pool.alloc().ok_or(Drop::PoolEmpty)?;
+    let room = packet.append(empty + content.len());
+    let (header, rest) = packet.data_mut().split_at_mut_checked(empty).filter(|_| room).ok_or(Drop::HostPacket)?;
+    header.fill(0);
+    rest.copy_from_slice(content);
+    Ok(packet)
 }
