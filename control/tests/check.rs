@@ -40,9 +40,10 @@ fn a_good_file_is_explained() {
         "public 203.0.113.0-203.0.113.15, 203.0.113.32-203.0.113.39, 203.0.113.50 25 1-65535 1638375 yes yes",
     );
     says(&report, "192.168.0.0/16 to any: translated to pool public (rule subscribers)");
-    says(&report, "unsolicited, to the pool or to 192.168.0.0/16: dropped");
+    says(&report, "tcp 192.168.1.10:80 leaves as tcp 203.0.113.50:8080 (forward web)");
+    says(&report, "unsolicited, to an external address or 192.168.0.0/16, 192.168.1.25: dropped");
     says(&report, "all else: routed, not translated");
-    says(&report, "games outside udp 203.0.113.50:27000-27010 192.168.1.11:27000-27010 inside anyone");
+    says(&report, "games outside udp 203.0.113.50:27000-27010 udp 192.168.1.11:27000-27010 inside anyone");
     says(&report, "mail outside 203.0.113.60 192.168.1.25 inside anyone");
     says(&report, "TCP, established 2h 4m");
     says(&report, "IPv6 is routed into zone inside from everywhere: NAT44 does not shield it");

@@ -189,7 +189,7 @@ fn order_of_the_file_is_kept() {
     assert_eq!(spec.nat44.iter().map(|rule| &*rule.name).collect::<Vec<_>>(), ["subscribers", "aaa", "carrier"]);
 }
 
-/// Each line: a piece of [`GOOD`], what stands there instead, and what the refusal says: key first, then value and remedy.
+/// Each line: a piece of [`GOOD`], what stands there instead, and what the refusal says: key, value and remedy.
 #[test]
 fn bad_values_are_named_with_key_value_and_remedy() {
     let cases: &[(&str, &str, &[&str])] = &[
@@ -418,9 +418,16 @@ fn bad_values_are_named_with_key_value_and_remedy() {
         ("udp: 6m", "icmp: 59s", &["timers.icmp", "59s", "RFC 5508 REQ-2", "1m"]),
         ("{53: 10s}", "{1024: 10s}", &["timers.udp-ports.1024", "1024", "0 to 1023", "remove it"]),
         // ICMP, metrics.
+        // What only the data plane's own compiler sees: static entries' addresses count too.
+        ("203.0.113.0/28,", "100.64.0.0/16,", &["pools", "65545 addresses"]),
+        (
+            "[203.0.113.0/28, 203.0.113.32-203.0.113.39, 203.0.113.50]",
+            "[100.64.0.0/16]",
+            &["external addresses", "65536"],
+        ),
         ("rate: 500", "rate: 0", &["icmp.rate", "0 errors", "icmp.silent"]),
         ("silent: [guests]", "silent: [guest]", &["icmp.silent[0]", "\"guest\"", "did you mean \"guests\"?"]),
-        ("127.0.0.1:9999", "127.0.0.1", &["metrics.listen", "\"127.0.0.1\"", "127.0.0.1:9416"]),
+        ("127.0.0.1:9999", "127.0.0.1", &["metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
     ];
     let mut surprises = Vec::new();
     for (from, to, parts) in cases {

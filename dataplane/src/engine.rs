@@ -220,7 +220,7 @@ impl<P: Packet> Engine<P> {
         self.traces = on.then(Vec::new);
     }
 
-    /// The stories told since the last call, one for each received packet.
+    /// The stories told since the last call: one for each received packet, and another for each that had to wait.
     pub fn take_traces(&mut self) -> Vec<Trace> {
         self.traces.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -396,7 +396,7 @@ impl<P: Packet> Engine<P> {
             counters.received_packets.add(1);
             counters.received_bytes.add(packet.data().len() as u64);
         }
-        let before = self.traces.is_some().then(|| endpoints(&prepared.read)).flatten();
+        let before = self.traces.is_some().then(|| prepared.read.as_ref().ok().and_then(endpoints)).flatten();
         let verdict = match (prepared.interface, prepared.read) {
             (None, Err(reason)) | (Some(_), Err(reason)) => reason.into(),
             (None, Ok(_)) => Drop::UnknownVlan.into(),
@@ -406,9 +406,13 @@ impl<P: Packet> Engine<P> {
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
         let disposal = self.dispose(origin, packet, verdict, prepared.read.ok(), now, pool, out);
+        self.tell(before, disposal, false);
+    }
+
+    fn tell(&mut self, before: Option<Endpoints>, disposal: Disposal, resumed: bool) {
         if let Some(traces) = &mut self.traces {
             let Story { shard, rule, session, after, error } = self.story;
-            traces.push(Trace { disposal, shard, rule, session, before, after, error });
+            traces.push(Trace { disposal, shard, rule, session, before, after, error, resumed });
         }
     }
 
@@ -573,10 +577,13 @@ impl<P: Packet> Engine<P> {
         }
         // Nothing leads inside.
         let Some(entry) = self.plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
+        let from_inside = self.plan.policy.is_inside(self.zone(ingress));
+        let is_icmp = view.protocol == parse::protocol::ICMP;
         let ping = entry.answer_echo && view.transport == Transport::IcmpQuery(true);
-        if entry.local || ping {
+        // An address that is also our own is pinged like one; but strangers get no answer from its ports (RFC 5382 REQ-4).
+        if (entry.local && (from_inside || is_icmp)) || ping {
             Verdict::Punt
-        } else if self.plan.policy.is_inside(self.zone(ingress)) {
+        } else if from_inside {
             Drop::Hairpin.into()
         } else {
             match view.transport {
@@ -1265,13 +1272,16 @@ impl<P: Packet> Engine<P> {
             return;
         };
         let prepared = self.prepare(port, &packet);
+        self.story = Story { shard: prepared.flow.map(|flow| flow.shard.0), ..Story::default() };
+        let before = self.traces.is_some().then(|| prepared.read.as_ref().ok().and_then(endpoints)).flatten();
         let verdict = match prepared.read {
             Ok(Read::Four(view)) => self.ipv4(ingress, &mut packet, &view, &prepared, now, out),
             Ok(Read::Six(view)) => self.ipv6(ingress, &mut packet, &view, out),
             Ok(Read::Arp) => Verdict::Punt,
             Err(reason) => reason.into(),
         };
-        self.dispose(Origin::Wire(ingress), packet, verdict, prepared.read.ok(), now, pool, out);
+        let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, prepared.read.ok(), now, pool, out);
+        self.tell(before, disposal, true);
     }
 
     /// The neighbour that a packet waited for does not answer.
@@ -1290,7 +1300,10 @@ impl<P: Packet> Engine<P> {
             _ => IcmpError::HostUnreachable4,
         };
         let verdict = Verdict::Drop(Drop::NeighbourFailed, Some((error, 0)));
-        self.dispose(Origin::Wire(ingress), packet, verdict, read, now, pool, out);
+        self.story = Story::default();
+        let before = self.traces.is_some().then(|| read.as_ref().and_then(endpoints)).flatten();
+        let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, read, now, pool, out);
+        self.tell(before, disposal, true);
     }
 
     /// A shard, with what its operations need.
@@ -1411,17 +1424,17 @@ fn endpoints4(protocol: u8, tuple: &Tuple4) -> Endpoints {
     }
 }
 
-fn endpoints(read: &Result<Read, Drop>) -> Option<Endpoints> {
+fn endpoints(read: &Read) -> Option<Endpoints> {
     match read {
-        Ok(Read::Four(view)) => Some(endpoints4(view.protocol, &tuple_of(view))),
-        Ok(Read::Six(view)) => Some(Endpoints {
+        Read::Four(view) => Some(endpoints4(view.protocol, &tuple_of(view))),
+        Read::Six(view) => Some(Endpoints {
             protocol: view.protocol,
             source: IpAddr::V6(Ipv6Addr::from_bits(view.source)),
             source_port: view.source_port,
             destination: IpAddr::V6(Ipv6Addr::from_bits(view.destination)),
             destination_port: view.destination_port,
         }),
-        Ok(Read::Arp) | Err(_) => None,
+        Read::Arp => None,
     }
 }
 

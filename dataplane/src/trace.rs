@@ -62,7 +62,7 @@ pub enum SessionStep {
     Quoted,
 }
 
-/// One packet's story. Packets held and sent later have one story, of the time when they were held.
+/// One packet's story. A packet that had to wait for a neighbour has a second one, of the time when it went on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace {
     /// Where it went.
@@ -79,4 +79,6 @@ pub struct Trace {
     pub after: Option<Endpoints>,
     /// The ICMP error that it provoked.
     pub error: Option<IcmpError>,
+    /// The packet had waited for a neighbour; its first story ended with [`Disposal::Hold`].
+    pub resumed: bool,
 }

@@ -121,7 +121,8 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         self.engine.set_tracing(on);
     }
 
-    /// The stories told since the last call, one for each received packet, in order of reception.
+    /// The stories told since the last call: one for each received packet, in order of reception, and another for each that
+    /// had to wait.
     pub fn take_traces(&mut self) -> Vec<Trace> {
         self.engine.take_traces()
     }

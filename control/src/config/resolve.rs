@@ -7,8 +7,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use dataplane::plan::{
-    Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, IpPrefix, Limits, MacAddr, MssClamp, Nat44Rule,
-    NextHop, PoolId, PoolSpec, Pooling, PortForward, PortId, PortSpec, RouteSpec, Spec, StaticNat, Timers, ZoneId,
+    EXTERNALS_MAX, Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, IpPrefix, Limits, MacAddr,
+    MssClamp, Nat44Rule, NextHop, Plan, PoolId, PoolSpec, Pooling, PortForward, PortId, PortSpec, RouteSpec, Spec,
+    StaticNat, Timers, ZoneId,
 };
 
 use super::address::{Claim, bounds, edge_of, is_host, is_link_local, overlapping, v4_bounds};
@@ -27,8 +28,8 @@ const PORTS_MAX: usize = 32;
 const INTERFACES_MAX: usize = 4096;
 /// Zones: what [`ZoneId`] can number.
 const ZONES_MAX: usize = 256;
-/// Pool addresses: one entry each in the table of owners.
-const POOL_ADDRESSES_MAX: u64 = 65_536;
+/// Pool addresses: static entries' own addresses count too, but the plan's compiler sees to them.
+const POOL_ADDRESSES_MAX: u64 = EXTERNALS_MAX as u64;
 /// The largest MTU: a jumbo frame as most devices take it.
 const MTU_MAX: u16 = 9000;
 /// The smallest MTU of IPv4 (RFC 791 §3.2), in bytes.
@@ -65,6 +66,11 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
     r.timers(&file.timers);
     r.icmp(&file.icmp);
     let listen = file.metrics.listen.map_or(Some(([127, 0, 0, 1], METRICS_PORT).into()), |Text(Listen(listen))| listen);
+    if resolver.problems.is_empty()
+        && let Err(error) = Plan::compile(resolver.spec.clone())
+    {
+        resolver.problem("", format_args!("the data plane cannot use this: {error}; remove or shrink what it names"));
+    }
     if resolver.problems.is_empty() {
         Ok(Config { boot, ports, metrics: Metrics { listen }, spec: resolver.spec })
     } else {

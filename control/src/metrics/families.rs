@@ -4,7 +4,10 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
+use dataplane::plan::PoolSpec;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::host::{Ignored, NudState};
 
 use super::{PortSample, State};
 
@@ -109,6 +112,7 @@ pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
     process(&mut page, state);
     ports(&mut page, state);
     interfaces(&mut page, state);
+    host(&mut page, state);
     packets(&mut page, state);
     workers(&mut page, state);
     sessions(&mut page, state);
@@ -182,6 +186,22 @@ fn interfaces(page: &mut Page, state: &State) {
     let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_bytes);
     let help = "Bytes that the device of an interface accepted, with the Ethernet header, without the FCS.";
     page.counter("interface_transmit_bytes_total", help, labels, series);
+}
+
+fn host(page: &mut Page, state: &State) {
+    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let received = number(sample.host.received);
+    page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
+    let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));
+    page.counter("host_ignored_packets_total", "Frames to the gateway itself without effect.", ["reason"], ignored);
+    let neighbours = NudState::ALL.iter().zip(sample.neighbours);
+    let neighbours = neighbours.map(|(nud, n)| ([nud.name().to_owned()], number(n)));
+    page.gauge("neighbours", "Neighbours now, by state (RFC 4861).", ["state"], neighbours);
+    let limit = number(state.plan.spec.limits.neighbours.into());
+    page.gauge("neighbour_limit", "Neighbours that the table holds.", [], [([], limit)]);
+    let overflows = number(sample.host.neighbour_overflows);
+    let help = "Neighbours refused because the table was full, or half full of unanswered resolutions.";
+    page.counter("neighbour_overflows_total", help, [], [([], overflows)]);
 }
 
 fn packets(page: &mut Page, state: &State) {
@@ -267,20 +287,31 @@ fn sessions(page: &mut Page, state: &State) {
 }
 
 fn pools(page: &mut Page, state: &State) {
-    let pools = &state.plan.spec.pools;
-    let addresses = |pool: &dataplane::plan::PoolSpec| -> u64 {
-        let size = |range: &std::ops::RangeInclusive<std::net::Ipv4Addr>| {
-            u64::from(range.end().to_bits()).saturating_sub(u64::from(range.start().to_bits())) + 1
-        };
-        pool.addresses.iter().map(size).sum()
-    };
-    let series = pools.iter().map(|pool| ([pool.name.clone()], number(addresses(pool))));
-    page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], series);
-    let series = pools.iter().map(|pool| {
-        let each = u64::from(*pool.ports.end()).saturating_sub(u64::from(*pool.ports.start())) + 1;
-        ([pool.name.clone()], number(addresses(pool) * each))
+    let (plan, leases) = (&state.plan, &state.leases);
+    // Each pool with the external addresses that it allocates from.
+    let pools = || plan.spec.pools.iter().zip(&plan.pools).map(|(spec, externals)| (spec, externals.as_slice()));
+    let name = |spec: &PoolSpec| spec.name.clone();
+    let addresses = pools().map(|(spec, externals)| ([name(spec)], number(externals.len() as u64)));
+    page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], addresses);
+    let ports = pools().map(|(spec, externals)| {
+        let each = u64::from(*spec.ports.end()).saturating_sub(u64::from(*spec.ports.start())) + 1;
+        ([name(spec)], number(each * externals.len() as u64))
     });
-    page.gauge("pool_ports", "Ports of a pool, for each protocol.", ["pool"], series);
+    page.gauge("pool_ports", "Ports of a pool, for each protocol.", ["pool"], ports);
+    let used = pools().flat_map(|(spec, externals)| {
+        let used = externals.iter().map(|&external| leases.ports_used(external).map(u64::from));
+        let used = used.fold([0; 3], |sum, one| std::array::from_fn::<u64, 3, _>(|proto| sum[proto] + one[proto]));
+        PROTOCOLS.into_iter().zip(used).map(|(proto, n)| ([name(spec), proto.to_owned()], number(n)))
+    });
+    page.gauge("pool_ports_used", "Ports of a pool that mappings hold.", ["pool", "proto"], used);
+    let blocks = |of: fn((u32, u32)) -> u32| {
+        let sum = move |externals: &[u32]| externals.iter().map(|&id| u64::from(of(leases.free_blocks(id)))).sum();
+        pools().map(move |(spec, externals)| ([spec.name.clone()], number(sum(externals))))
+    };
+    let help = "Blocks of 64 ports of a pool that can be leased.";
+    page.gauge("pool_blocks", help, ["pool"], blocks(|(_, leasable)| leasable));
+    let help = "Blocks of a pool that are leased; the others are free for any flow.";
+    page.gauge("pool_blocks_used", help, ["pool"], blocks(|(free, leasable)| leasable.saturating_sub(free)));
 }
 
 fn icmp(page: &mut Page, state: &State) {

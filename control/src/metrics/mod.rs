@@ -1,8 +1,8 @@
 //! What Prometheus sees: `/metrics`, and `/healthz` and `/readyz` for service managers.
 //!
 //! Promises:
-//! - Nothing is counted here. A scrape reads the workers' [`Counters`], each of which has its worker as only writer, and the
-//!   latest [`Sample`] of what only the control thread may ask of devices. Scrapes never touch the packet path.
+//! - Nothing is counted here. A scrape reads the workers' [`Counters`], each of which has its worker as only writer, the table of
+//!   port blocks ([`Leases`]), and the latest [`Sample`] of what only the control thread may ask of devices. Scrapes never touch the packet path.
 //! - Every series exists from the start, at zero: every drop reason, every state, every cause.
 //! - No label grows with traffic: no address, no subscriber, no flow.
 //! - The HTTP server has a thread of its own, so that a slow or hostile client can't hold up neighbour discovery, which
@@ -19,9 +19,12 @@ use std::time::SystemTime;
 
 use dataplane::counters::Counters;
 use dataplane::plan::Plan;
+use dataplane::pool::Leases;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
+
+use crate::host::{HostCounters, NudState};
 
 pub use server::{ServeError, Server};
 
@@ -57,13 +60,19 @@ pub struct MempoolSample {
     pub size: u64,
 }
 
-/// What the control thread last saw of the devices.
+/// What the control thread last saw of the devices, and of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// By port, in the order of the plan.
     pub ports: Vec<PortSample>,
     /// By worker.
     pub mempools: Vec<MempoolSample>,
+    /// What the host counted.
+    pub host: HostCounters,
+    /// Neighbours, by [`NudState`].
+    ///
+    /// [`NudState`]: crate::host::NudState
+    pub neighbours: [u64; NudState::ALL.len()],
 }
 
 /// The gateway's metrics. Clones are the same metrics.
@@ -78,18 +87,19 @@ pub struct Metrics {
 struct State {
     started: SystemTime,
     plan: Arc<Plan>,
+    leases: Arc<Leases>,
     workers: Vec<Arc<Counters>>,
     sample: Mutex<Sample>, // control thread: write, scrapes: read
     ready: AtomicBool,     // control thread: write, scrapes: read
 }
 
 impl Metrics {
-    /// Metrics of a process that started now, with these workers.
+    /// Metrics of a process that started now, with these port blocks and workers.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, workers: Vec<Arc<Counters>>) -> Self {
+    pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, workers: Vec<Arc<Counters>>) -> Self {
         let sample = Mutex::new(Sample::default());
         let started = SystemTime::now();
-        let state = Arc::new(State { started, plan, workers, sample, ready: AtomicBool::new(false) });
+        let state = Arc::new(State { started, plan, leases, workers, sample, ready: AtomicBool::new(false) });
         let registry = Registry::new();
         registry.register(Box::new(Scrape(Arc::clone(&state)))).expect("the only collector of this registry");
         Metrics { registry, state }

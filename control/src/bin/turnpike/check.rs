@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MssClamp, Nat44Rule, NextHop,
-    Pooling, Spec, ZoneId,
+    Pooling, PortForward, Spec, ZoneId,
 };
 
 /// Say what a configuration file means, or what is wrong with it
@@ -205,14 +205,7 @@ impl Report<'_> {
     fn forwards(&self) -> Table {
         let mut table = Table::new(&["forward", "from", "external", "goes to", "in zone", "for whom"]);
         for forward in &self.spec().forwards {
-            let protocol = match forward.protocol {
-                ForwardProtocol::Tcp => "tcp",
-                ForwardProtocol::Udp => "udp",
-            };
-            let external = format!("{protocol} {}:{}", forward.external, span(&forward.external_ports));
-            let more = forward.external_ports.end() - forward.external_ports.start();
-            let ports = forward.inside_port..=forward.inside_port.saturating_add(more);
-            let inside = format!("{}:{}", forward.inside, span(&ports));
+            let [inside, external] = forward_ends(forward);
             let (from, to) = (self.zone(forward.outside_zone), self.zone(forward.inside_zone));
             table.row([&forward.name, &from, &external, &inside, &to, &whom(forward.filtering)]);
         }
@@ -258,6 +251,11 @@ impl Report<'_> {
         let mut effects: Vec<String> = statics
             .map(|entry| format!("{} leaves as {} (static {})", entry.inside, entry.external, entry.name))
             .collect();
+        let forwards = self.spec().forwards.iter();
+        for forward in forwards.filter(|entry| (entry.inside_zone, entry.outside_zone) == (from, to)) {
+            let [inside, external] = forward_ends(forward);
+            effects.push(format!("{inside} leaves as {external} (forward {})", forward.name));
+        }
         for rule in &rules {
             let pool = &self.spec().pools[usize::from(rule.pool.0)].name;
             let (source, destination) = (any(&rule.source), any(&rule.destination));
@@ -281,18 +279,20 @@ impl Report<'_> {
         if !forwards.is_empty() {
             effects.push(format!("to the external ports of {}: forwarded", list(forwards)));
         }
-        effects.extend(
-            statics.map(|entry| format!("{} leads to {} (static {})", entry.external, entry.inside, entry.name)),
-        );
+        let mut closed: Vec<String> = rules.iter().flat_map(|rule| &rule.source).map(ToString::to_string).collect();
+        for entry in statics {
+            effects.push(format!("{} leads to {} (static {})", entry.external, entry.inside, entry.name));
+            closed.push(entry.inside.to_string());
+        }
+        let all = rules.iter().any(|rule| rule.source.is_empty());
         if !rules.is_empty() {
             effects.push("what belongs to a session or mapping from inside: translated back".to_owned());
-            let sources = match rules.iter().any(|rule| rule.source.is_empty()) {
-                true => "any inside address".to_owned(),
-                false => list(rules.iter().flat_map(|rule| &rule.source)),
-            };
-            effects.push(format!("unsolicited, to the pool or to {sources}: dropped"));
         }
-        if !effects.is_empty() && !rules.iter().any(|rule| rule.source.is_empty()) {
+        if all || !closed.is_empty() {
+            let inside = if all { "any inside address".to_owned() } else { list(closed) };
+            effects.push(format!("unsolicited, to an external address or {inside}: dropped"));
+        }
+        if !effects.is_empty() && !all {
             effects.push("all else: routed, not translated".to_owned());
         }
         effects
@@ -370,6 +370,20 @@ impl Report<'_> {
         }
         table
     }
+}
+
+/// The inside and the external end of a forward.
+fn forward_ends(forward: &PortForward) -> [String; 2] {
+    let protocol = match forward.protocol {
+        ForwardProtocol::Tcp => "tcp",
+        ForwardProtocol::Udp => "udp",
+    };
+    let more = forward.external_ports.end() - forward.external_ports.start();
+    let inside_ports = forward.inside_port..=forward.inside_port.saturating_add(more);
+    [
+        format!("{protocol} {}:{}", forward.inside, span(&inside_ports)),
+        format!("{protocol} {}:{}", forward.external, span(&forward.external_ports)),
+    ]
 }
 
 /// What a mapping lets in from outside.

@@ -4,6 +4,8 @@
 //! match in `main`. Exit codes: 0, 1 (failed), 2 (wrong use or configuration).
 
 mod check;
+mod replay;
+mod run;
 
 use std::process::ExitCode;
 
@@ -27,11 +29,15 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration.";
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Replay(replay::Args),
+    Run(run::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Run(args) => run::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {

@@ -1,0 +1,65 @@
+//! `turnpike run`: the gateway at work.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::Context;
+use control::config::{Config, DEFAULT_PATH};
+use control::run::Gateway;
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+
+/// Run the gateway
+///
+/// Stays in the foreground, writes its log to standard error (key=value), and stops cleanly on SIGTERM and SIGINT.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  turnpike run -c /etc/turnpike/turnpike.yaml
+
+Exit codes: 0 stopped when asked to, 1 could not start or had to stop, 2 wrong use or configuration.")]
+pub struct Args {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Log details too, and everything that DPDK says
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    let level = if args.verbose { Level::DEBUG } else { Level::INFO };
+    let format = tracing_logfmt::builder().with_target(false).layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(format).init();
+    let stop = signals()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "starting");
+    match Gateway::start(&config, args.verbose).and_then(|gateway| gateway.run(&stop)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_configuration() => {
+            eprintln!("{}: {error}", args.config.display());
+            Ok(ExitCode::from(2))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says the name of the first signal that asks us to stop. Caught from here on, also while starting.
+fn signals() -> anyhow::Result<Receiver<&'static str>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals can't be caught")?;
+    let (sender, receiver) = bounded(1);
+    let wait = move || {
+        for signal in signals.forever() {
+            // A second one, while the first is being obeyed, says nothing new.
+            let _ = sender.try_send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).context("no thread for signals")?;
+    Ok(receiver)
+}

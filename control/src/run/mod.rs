@@ -1,0 +1,281 @@
+//! The gateway at work: from a configuration to forwarding packets, and down again.
+//!
+//! Start, each step needing what the one before gave: the cores are checked; DPDK takes its memory; a packet pool is made for
+//! each worker; the ports are opened, which tells their Ethernet addresses; the plan is compiled with these; workers start on
+//! their cores; and when all of them run, the gateway is ready. A step that fails undoes the ones before and says why, and what
+//! to do.
+//!
+//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
+//! and ends when it is told to. Workers stop between two bursts, and ports close after them.
+
+mod control;
+mod worker;
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, bounded};
+use dataplane::counters::Counters;
+use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue};
+use dataplane::dpdk::{available_cores, check_cores};
+use dataplane::engine::Engine;
+use dataplane::message::{FromWorker, ToWorker};
+use dataplane::plan::{MacAddr, Plan, PlanError, PortId};
+use dataplane::pool::Leases;
+use dataplane::time::Time;
+use tracing::info;
+
+use crate::config::{Config, Device};
+use crate::host::Host;
+use crate::metrics::{Metrics, ServeError, Server};
+use worker::{Backoff, Running};
+
+/// Messages that may wait between the control thread and a worker, each way.
+const MESSAGES_MAX: usize = 1024;
+
+/// The MTU that every device has without being asked.
+const USUAL_MTU: u16 = 1500;
+
+/// Why the gateway can't start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A core can't be used.
+    #[error("boot.cpu: {error}")]
+    Core {
+        /// Why.
+        error: CoreError,
+    },
+    /// DPDK did not start, or has no memory for packets.
+    #[error("{error}{}", permissions())]
+    Dpdk {
+        /// What it said.
+        error: dataplane::dpdk::Error,
+    },
+    /// A port can't be opened.
+    #[error("ports.{port}: {error}{}", permissions())]
+    Port {
+        /// Its name.
+        port: String,
+        /// Why.
+        error: dataplane::dpdk::Error,
+    },
+    /// A port carries only smaller packets than an interface is to send.
+    #[error(
+        "interfaces.{interface}.mtu: port {port} carries packets of at most {most} bytes; set the MTU to that, or raise the device's"
+    )]
+    Mtu {
+        /// The interface's name.
+        interface: String,
+        /// The port's name.
+        port: String,
+        /// In bytes, without the Ethernet header.
+        most: u16,
+    },
+    /// The configuration can't be compiled.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Metrics can't be served.
+    #[error(transparent)]
+    Metrics(#[from] ServeError),
+    /// The system refused a thread or randomness.
+    #[error("{what}: {error}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A worker ended without being told to.
+    #[error(
+        "the worker on core {0} has stopped by itself, so nothing is forwarded any more; please report what stands above"
+    )]
+    WorkerLost(u16),
+}
+
+impl RunError {
+    /// Whether the configuration is at fault, rather than the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, RunError::Core { .. } | RunError::Mtu { .. } | RunError::Plan(_))
+    }
+}
+
+impl From<CoreError> for RunError {
+    fn from(error: CoreError) -> Self {
+        RunError::Core { error }
+    }
+}
+
+/// A hint for errors that often are a lack of rights.
+fn permissions() -> String {
+    match std::fs::metadata("/proc/self").map(|process| process.uid()) {
+        Ok(0) | Err(_) => String::new(),
+        Ok(uid) => format!(
+            "; this process runs as user {uid}: run it as root, or give it the capabilities NET_ADMIN, NET_RAW and IPC_LOCK"
+        ),
+    }
+}
+
+/// A clock that starts with the process and never goes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn now(self) -> Time {
+        // 584 years of nanoseconds.
+        Time(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A gateway that forwards packets.
+pub struct Gateway {
+    clock: Clock,
+    host: Host,
+    ports: Vec<(String, Port)>,
+    workers: Vec<Running>,
+    from_workers: Receiver<FromWorker<Mbuf>>,
+    metrics: Metrics,
+    /// Answers scrapes until it is dropped.
+    server: Option<Server>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("ports", &self.ports).field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Starts everything; returns when packets are forwarded. `verbose` lets DPDK say all it has to say.
+    ///
+    /// # Errors
+    /// [`RunError`] names what is missing and what to do. What was started is stopped again; but DPDK can't be started
+    /// twice in a process.
+    pub fn start(config: &Config, verbose: bool) -> Result<Self, RunError> {
+        let clock = Clock(Instant::now());
+        let cpu = &config.boot.cpu;
+        let usable: Vec<u16> = available_cores().into_iter().filter_map(|core| core.try_into().ok()).collect();
+        let cores = cpu.worker_cores(&usable);
+        let named: Vec<usize> = cores.iter().chain(&cpu.control).map(|&core| usize::from(core)).collect();
+        check_cores(&named)?;
+
+        let eal = start_dpdk(config, verbose)?;
+        let pools = cores.iter().map(|_| packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
+        let (ports, queues) = open_ports(eal, config, &pools)?;
+        let plan = Arc::new(compile(config, &ports)?);
+        check_mtus(&plan, &ports)?;
+
+        let leases = Arc::new(Leases::new(&plan));
+        let (outbox, from_workers) = bounded(MESSAGES_MAX);
+        let mut workers = Vec::new();
+        for ((&core, pool), queues) in cores.iter().zip(&pools).zip(queues) {
+            let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+            let engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), clock.now());
+            let backoff = Backoff::new(cpu.poll_on(usable.len()));
+            workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
+        }
+        let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
+        let metrics = Metrics::new(Arc::clone(&plan), leases, counters);
+        let server = config.metrics.listen.map(|address| Server::start(address, metrics.clone())).transpose()?;
+        if let Some(address) = server.as_ref().and_then(Server::address) {
+            info!(url = format!("http://{address}/metrics"), "metrics");
+        }
+        let host = Host::new(Arc::clone(&plan), random()?, clock.now());
+        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, server })
+    }
+}
+
+fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
+    let pci = config.ports.iter().filter_map(|port| match &port.device {
+        Device::Pci(address) => Some(address.clone()),
+        Device::Vdev(_) => None,
+    });
+    let config = EalConfig {
+        memory_mib: u32::try_from(config.boot.memory.size >> 20).unwrap_or(u32::MAX),
+        hugepages: config.boot.memory.hugepages,
+        control_core: config.boot.cpu.control.map(usize::from),
+        pci: pci.collect(),
+        verbose,
+    };
+    Eal::start(&config).map_err(|error| RunError::Dpdk { error })
+}
+
+fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
+    let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
+    let default = MempoolConfig::default();
+    // The Ethernet header and two tags on top of the MTU.
+    let frame_size = default.frame_size.max(mtu.saturating_add(22));
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
+}
+
+/// The ports with their names, and for each worker its queues, one for each port.
+type Ports = (Vec<(String, Port)>, Vec<Vec<Queue>>);
+
+fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, RunError> {
+    let pools: Vec<&Mempool> = pools.iter().collect();
+    let mut by_worker: Vec<Vec<Queue>> = pools.iter().map(|_| Vec::new()).collect();
+    let mut ports = Vec::new();
+    for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
+        let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
+        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let wanted = PortConfig {
+            rx_descriptors: port.rx_descriptors,
+            tx_descriptors: port.tx_descriptors,
+            mtu,
+            ..PortConfig::new(device)
+        };
+        let (opened, queues) =
+            Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
+        let about = opened.info();
+        let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
+        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
+        for (worker, queue) in by_worker.iter_mut().zip(queues) {
+            worker.push(queue);
+        }
+        ports.push((port.name.clone(), opened));
+    }
+    Ok((ports, by_worker))
+}
+
+/// The plan, with the ports' addresses and a secret of its own.
+fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).map_err(no_randomness)?;
+    let mac = |id: PortId| match ports.get(usize::from(id.0)).map(|(_, port)| port.mac()) {
+        Some(mac) if mac != MacAddr::default() => mac,
+        // A device without a notion of addresses: any that is ours alone will do.
+        _ => {
+            let [high, low] = id.0.to_be_bytes();
+            MacAddr([0x02, secret[0], secret[1], secret[2], high, low])
+        }
+    };
+    Ok(Plan::compile(config.spec(&mac, secret, 1))?)
+}
+
+fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
+    for interface in &plan.spec.interfaces {
+        let Some((name, port)) = ports.get(usize::from(interface.port.0)) else { continue };
+        if interface.mtu > port.mtu() {
+            let (interface, port, most) = (interface.name.clone(), name.clone(), port.mtu());
+            return Err(RunError::Mtu { interface, port, most });
+        }
+    }
+    Ok(())
+}
+
+fn random() -> Result<u64, RunError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(no_randomness)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn no_randomness(error: getrandom::Error) -> RunError {
+    RunError::System { what: "random numbers", error: io::Error::other(error.to_string()) }
+}
+
+/// What the control thread can't send at once, because a worker's inbox is full, in order.
+type Backlog = std::collections::VecDeque<ToWorker>;
