@@ -259,19 +259,19 @@ impl<P: Packet> Engine<P> {
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);
-                match copy_of(pool, frame) {
-                    Some(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
-                    Some(packet) => {
+                match own_packet(pool, 0, frame) {
+                    Ok(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
+                    Ok(packet) => {
                         self.drop(packet, Drop::HostPacket, out);
                     }
-                    None => self.count_drop(Drop::PoolEmpty),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
             ToWorker::Packet { packet } => {
                 self.counters.from_host.add(1);
-                match own_packet(pool, packet) {
-                    Some(packet) => self.send_own(packet, now, pool, out),
-                    None => self.count_drop(Drop::PoolEmpty),
+                match own_packet(pool, parse::ETHERNET, packet) {
+                    Ok(packet) => self.send_own(packet, now, pool, out),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
         }
@@ -1447,19 +1447,12 @@ fn untag<P: Packet>(packet: &mut P) {
     }
 }
 
-/// A packet of the pool with this content.
-fn copy_of<L: PacketPool>(pool: &mut L, frame: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    packet.append(frame.len()).then(|| packet.data_mut().copy_from_slice(frame))?;
-    Some(packet)
-}
-
-/// An IP packet of the host, behind an empty Ethernet header.
-fn own_packet<L: PacketPool>(pool: &mut L, ip: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    let room = packet.append(parse::ETHERNET + ip.len());
-    let (ethernet, rest) = packet.data_mut().split_at_mut_checked(parse::ETHERNET).filter(|_| room)?;
-    ethernet.fill(0);
-    rest.copy_from_slice(ip);
-    Some(packet)
+/// A packet of the pool for the host: `empty` bytes for the Ethernet header, then `content`.
+fn own_packet<L: PacketPool>(pool: &mut L, empty: usize, content: &[u8]) -> Result<L::Packet, Drop> {
+    let mut packet = pool.alloc().ok_or(Drop::PoolEmpty)?;
+    let room = packet.append(empty + content.len());
+    let (header, rest) = packet.data_mut().split_at_mut_checked(empty).filter(|_| room).ok_or(Drop::HostPacket)?;
+    header.fill(0);
+    rest.copy_from_slice(content);
+    Ok(packet)
 }
