@@ -3,8 +3,10 @@
 //! Packets are built and read back by `etherparse`, which computes and checks every checksum on its own.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
+pub mod tally;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use dataplane::time::Time;
 use dataplane::trace::Trace;
 use dataplane::worker::{Burst, Device, Worker};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use tally::Tally;
 
 /// The inside interface, on port 0: 192.168.1.1/24, fd00:1::1/64.
 pub const INSIDE: InterfaceId = InterfaceId(0);
@@ -166,23 +169,42 @@ pub struct Lab {
     /// Answer every question for a neighbour with [`PEER`] at once.
     pub resolving: bool,
     stories: Vec<Trace>,
+    counted: Tally,
 }
 
 impl Lab {
     /// A gateway with this configuration.
     pub fn new(spec: Spec) -> Lab {
+        Lab::with_queue(spec, 65_536)
+    }
+
+    /// The same with a queue to the control thread that holds this many messages.
+    pub fn with_queue(spec: Spec, queue: usize) -> Lab {
         let now = Time::from_secs(1000);
         let plan = Arc::new(Plan::compile(spec).expect("a plan"));
         let leases = Arc::new(Leases::new(&plan));
         let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
         let pool = HeapPool::new(4096);
         let (to_worker, inbox) = crossbeam_channel::bounded(65_536);
-        let (outbox, from_worker) = crossbeam_channel::bounded(65_536);
+        let (outbox, from_worker) = crossbeam_channel::bounded(queue);
         let devices = plan.spec.ports.iter().map(|_| Wire::default()).collect();
         let engine = Engine::new(plan, Arc::clone(&leases), Arc::clone(&counters), now);
         let mut worker = Worker::new(engine, devices, pool.clone(), inbox, outbox);
         worker.set_tracing(true);
-        Lab { worker, to_worker, from_worker, counters, leases, pool, now, resolving: true, stories: Vec::new() }
+        let counted = tally::tally(&counters, &worker.engine().plan().spec.interfaces);
+        let stories = Vec::new();
+        Lab { worker, to_worker, from_worker, counters, leases, pool, now, resolving: true, stories, counted }
+    }
+
+    /// Asserts that exactly these counters moved since the last call, e.g. `"received 2, inside-received 2, punted 2"`; a
+    /// name alone means one. See [`tally`] for the names. Bytes need not be named: they are those of the frames.
+    #[track_caller]
+    pub fn counted(&mut self, expected: &str) {
+        let after = tally::tally(&self.counters, &self.worker.engine().plan().spec.interfaces);
+        let mut moved = tally::moved(&self.counted, &after);
+        moved.retain(|name, _| !name.ends_with("-bytes"));
+        self.counted = after;
+        assert_eq!(moved, tally::expected(expected), "the counters that moved");
     }
 
     /// A gateway with the default configuration.
@@ -369,6 +391,41 @@ pub fn tcp_with(
     frame
 }
 
+/// A UDP datagram over IPv6 that arrives on `interface`.
+pub fn udp6(
+    interface: InterfaceId,
+    from: (Ipv6Addr, u16),
+    to: (Ipv6Addr, u16),
+    payload: &[u8],
+    hop_limit: u8,
+) -> Vec<u8> {
+    let mac = MACS[usize::from(interface.0) % 2];
+    let builder = PacketBuilder::ethernet2(PEER.0, mac.0)
+        .ipv6(from.0.octets(), to.0.octets(), hop_limit)
+        .udp(from.1, to.1);
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// An ICMPv6 message that arrives on `interface`: type, code, the four bytes behind the checksum, and the rest.
+pub fn icmp6(
+    interface: InterfaceId,
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+    kind: u8,
+    code: u8,
+    word: [u8; 4],
+    rest: &[u8],
+) -> Vec<u8> {
+    let mac = MACS[usize::from(interface.0) % 2];
+    let builder = PacketBuilder::ethernet2(PEER.0, mac.0).ipv6(from.octets(), to.octets(), 64);
+    let builder = builder.icmpv6_raw(kind, code, word);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, rest).unwrap();
+    frame
+}
+
 /// An echo request or reply that arrives on `interface`.
 pub fn echo(interface: InterfaceId, from: Ipv4Addr, to: Ipv4Addr, request: bool, id: u16, seq: u16) -> Vec<u8> {
     let builder = to_gateway(interface, from, to, 64);
@@ -458,5 +515,48 @@ pub fn read(frame: &[u8]) -> Read {
         protocol: header.protocol().0,
         transport,
         payload,
+    }
+}
+
+/// An IPv6 frame as another station sees it, read and verified by etherparse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read6 {
+    pub source: Ipv6Addr,
+    pub destination: Ipv6Addr,
+    pub hop_limit: u8,
+    pub next_header: u8,
+    /// What is behind the IPv6 header.
+    pub transport: Vec<u8>,
+}
+
+/// Reads an IPv6 frame that the gateway sent; panics if any length or checksum is wrong.
+#[track_caller]
+pub fn read6(frame: &[u8]) -> Read6 {
+    let sliced = SlicedPacket::from_ethernet(frame).expect("a readable frame");
+    let Some(NetSlice::Ipv6(ip)) = &sliced.net else { panic!("not IPv6: {frame:02x?}") };
+    let header = ip.header();
+    let (source, destination) = (header.source(), header.destination());
+    let link = frame.len() - 40 - usize::from(header.payload_length());
+    assert_eq!(link, if frame[12..14] == [0x81, 0] { 18 } else { 14 }, "no padding");
+    match &sliced.transport {
+        Some(TransportSlice::Udp(udp)) => {
+            let computed = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload()).unwrap();
+            assert_eq!(udp.checksum(), computed, "UDP checksum");
+        }
+        Some(TransportSlice::Tcp(tcp)) => {
+            let computed = tcp.to_header().calc_checksum_ipv6_raw(source, destination, tcp.payload()).unwrap();
+            assert_eq!(tcp.checksum(), computed, "TCP checksum");
+        }
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            assert!(icmp.is_checksum_valid(source, destination), "ICMPv6 checksum");
+        }
+        _ => {}
+    }
+    Read6 {
+        source: source.into(),
+        destination: destination.into(),
+        hop_limit: header.hop_limit(),
+        next_header: header.next_header().0,
+        transport: frame[link + 40..].to_vec(),
     }
 }
