@@ -119,7 +119,7 @@ fn rtr_01_ipv6_is_routed() {
             (1..=depth).flat_map(|at| [if at == depth { last } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
         let udp = udp6(INSIDE, host6(), server6(), b"", 64);
         let mut frame = [&udp[..54], &chain[..], &udp[54..]].concat();
-        frame[18..20].copy_from_slice(&(8 * depth as u16 + 8).to_be_bytes());
+        frame[18..20].copy_from_slice(&(8 * u16::try_from(depth).expect("a short chain") + 8).to_be_bytes());
         frame[20] = 60;
         let out = lab.pass(INSIDE, &frame, OUTSIDE);
         assert_eq!((&out[14..21], out[21], &out[22..]), (&frame[14..21], 63, &frame[22..]));
