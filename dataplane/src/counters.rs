@@ -122,7 +122,7 @@ drop_reasons! {
     MappingTableFull, "nat44", "mapping-table-full";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port";
-    /// A TCP segment without SYN belongs to no session.
+    /// A TCP segment that belongs to no session, and does not open one: it is no SYN, or answers one.
     TcpNotSyn, "nat44", "tcp-not-syn";
     /// Fragments are not translated yet.
     Fragment, "nat44", "fragment";

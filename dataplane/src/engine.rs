@@ -24,7 +24,7 @@ use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId}
 use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
 use crate::route::neighbour::{Held, Lookup, Neighbours, Waiting};
-use crate::session::tcp::{Segment, State, Tcp, Timer};
+use crate::session::tcp::{self, Segment, State, Tcp, Timer};
 use crate::session::{Arenas, Context, Direction, NONE, Secret, Session, Shard, Tuple4, idle_time, wheel};
 use crate::steer::{SHARDS, ShardId, shard_of4};
 use crate::time::Time;
@@ -617,6 +617,11 @@ impl<P: Packet> Engine<P> {
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+                if session.tcp.is_reopened_by(&segment) {
+                    session.opened_inside = outbound;
+                    self.counters.session_replacements.add(1);
+                    self.counters.session_creations.add(1);
+                }
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
@@ -1351,10 +1356,10 @@ fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
 }
 
-/// Whether a packet may be the first of a session: of TCP a SYN, of an ICMP query the request.
+/// Whether a packet may be the first of a session: of TCP a SYN alone, of an ICMP query the request.
 fn may_open(view: &View4) -> bool {
     match view.transport {
-        Transport::Tcp(flags) => flags & (parse::tcp_flags::SYN | parse::tcp_flags::RST) == parse::tcp_flags::SYN,
+        Transport::Tcp(flags) => tcp::opens(flags),
         Transport::IcmpQuery(request) => request,
         Transport::Udp => true,
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,
