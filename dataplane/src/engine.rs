@@ -551,7 +551,7 @@ impl<P: Packet> Engine<P> {
                 verdict => return verdict,
             }
         } else if view.transport == Transport::IcmpError {
-            return match self.error_from_outside(packet, view, external, now, out) {
+            return match self.error_from_outside(ingress, packet, view, external, now, out) {
                 Ok(verdict) => verdict,
                 Err(reason) => reason.into(),
             };
@@ -865,6 +865,7 @@ impl<P: Packet> Engine<P> {
     /// From outside: the quoted packet is one that we sent, from an external address.
     fn error_from_outside(
         &mut self,
+        ingress: InterfaceId,
         packet: &mut P,
         view: &View4,
         external: u32,
@@ -901,6 +902,10 @@ impl<P: Packet> Engine<P> {
             (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
         };
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
+        let zone = self.zone(ingress);
+        if plan.policy.is_inside(zone) && plan.outside_zone(rule) != Some(zone) {
+            return Err(Drop::Hairpin);
+        }
         let egress = match self.forward4(view, inside.source, out) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
