@@ -997,3 +997,21 @@ fn cgn_16_full_mapping_table_keeps_what_it_has() {
     }
     lab.moved(moves().outbound(200).opened("udp-active", 100, 0));
 }
+
+/// CGN-16: nor does a full session table let anyone in from outside, who is not answered.
+#[test]
+fn cgn_16_full_session_table_and_static_entries() {
+    let limits = Limits { sessions: 10, mappings: 1000, ..Limits::default() };
+    let forwards = vec![forward(ForwardProtocol::Udp, "203.0.113.5", 80..=80, end(H))];
+    let mut lab = Lab::new(Spec { limits, forwards, ..spec() });
+    let external = end("203.0.113.5:80");
+    for port in 0..10 {
+        assert!(lab.udp_in((end(S).0, 1000 + port), external, end(H)));
+    }
+    lab.recount();
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), external, b""), Drop::SessionTableFull);
+    lab.moved(moves().dropped("outside", Drop::SessionTableFull, 1));
+    for port in 0..10 {
+        assert!(lab.udp_in((end(S).0, 1000 + port), external, end(H)));
+    }
+}

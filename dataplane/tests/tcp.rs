@@ -1,5 +1,5 @@
 //! TCP through NAT44: requirements §2, and the state machine of §5 as far as it is NAT44's (decisions D1 and D11).
-#![allow(clippy::cast_possible_truncation)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod common;
 
