@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use control::host::{HostCounters, Ignored, NudState};
 use control::metrics::{MempoolSample, Metrics, PortSample, Sample, Server};
 use dataplane::counters::{Counters, Drop};
 use dataplane::plan::{InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortId, PortSpec, Spec, ZoneId};
@@ -42,7 +43,12 @@ fn gateway() -> (Metrics, Vec<Arc<Counters>>) {
     let plan = Arc::new(Plan::compile(spec).unwrap());
     let metrics = Metrics::new(Arc::clone(&plan), Arc::new(Leases::new(&plan)), workers.clone());
     let port = PortSample { receive_packets: 7, missed: 3, up: true, ..PortSample::default() };
+    let (mut host, mut neighbours) = (HostCounters::default(), [0; NudState::ALL.len()]);
+    host.ignored[Ignored::Looped as usize] = 2;
+    neighbours[NudState::Stale as usize] = 4;
     metrics.publish(Sample {
+        host,
+        neighbours,
         ports: vec![port, PortSample::default()],
         mempools: vec![MempoolSample { free: 5, size: 9 }],
     });
@@ -122,6 +128,8 @@ fn every_drop_reason_is_there_from_the_start_and_workers_add_up() {
         "turnpike_port_drops_total{port=\"lan\",reason=\"imissed\"} 3",
         "turnpike_port_up{port=\"wan\"} 0",
         "turnpike_mempool_free{worker=\"0\"} 5",
+        "turnpike_host_ignored_packets_total{reason=\"looped\"} 2",
+        "turnpike_neighbours{state=\"stale\"} 4",
         "turnpike_pool_addresses{pool=\"public\"} 4",
         "turnpike_pool_ports{pool=\"public\"} 262140",
     ] {

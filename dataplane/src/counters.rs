@@ -142,7 +142,7 @@ drop_reasons! {
     IcmpErrorNoSession, "nat44", "icmp-error-no-session";
     /// The queue to the control thread is full.
     PuntQueueFull, "host", "punt-queue-full";
-    /// The control thread gave a packet that is not a valid frame or IP packet.
+    /// The control thread gave a packet that is not a valid frame or IP packet, or too large for a buffer.
     HostPacket, "host", "host-packet";
     /// The packet pool is empty, so a packet of the host could not be sent.
     PoolEmpty, "host", "pool-empty";

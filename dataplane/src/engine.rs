@@ -209,6 +209,12 @@ impl<P: Packet> Engine<P> {
         &self.shards
     }
 
+    /// The memory of its shards, for listings and tests.
+    #[must_use]
+    pub fn arenas(&self) -> &Arenas {
+        &self.arenas
+    }
+
     /// Switches the telling of stories on or off.
     pub fn set_tracing(&mut self, on: bool) {
         self.traces = on.then(Vec::new);
@@ -236,7 +242,7 @@ impl<P: Packet> Engine<P> {
             }
         }
         for ((_, packet), prepared) in burst.drain(..).zip(prepared) {
-            self.one(packet, &prepared, now, pool, out);
+            self.one(packet, prepared, now, pool, out);
         }
     }
 
@@ -253,19 +259,19 @@ impl<P: Packet> Engine<P> {
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);
-                match copy_of(pool, frame) {
-                    Some(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
-                    Some(packet) => {
+                match own_packet(pool, 0, frame) {
+                    Ok(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
+                    Ok(packet) => {
                         self.drop(packet, Drop::HostPacket, out);
                     }
-                    None => self.count_drop(Drop::PoolEmpty),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
             ToWorker::Packet { packet } => {
                 self.counters.from_host.add(1);
-                match own_packet(pool, packet) {
-                    Some(packet) => self.send_own(packet, now, pool, out),
-                    None => self.count_drop(Drop::PoolEmpty),
+                match own_packet(pool, parse::ETHERNET, packet) {
+                    Ok(packet) => self.send_own(packet, now, pool, out),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
         }
@@ -338,13 +344,10 @@ impl<P: Packet> Engine<P> {
         let query = matches!(view.transport, Transport::Tcp(_) | Transport::Udp | Transport::IcmpQuery(_));
         let proto = Proto::from_ip(view.protocol).filter(|_| query && view.fragment == Fragment::Whole)?;
         let packet = tuple_of(view);
-        let (shard, direction, tuple) = match target {
-            Some(Target::External { first_address, first_id }) => {
-                let id = first_id.wrapping_add(view.destination.wrapping_sub(first_address));
-                (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed())
-            }
-            _ if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
-            _ => return None,
+        let (shard, direction, tuple) = match target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) => (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed()),
+            None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
+            None => return None,
         };
         Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
     }
@@ -362,16 +365,32 @@ impl<P: Packet> Engine<P> {
         }
     }
 
+    /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
+    /// block that it is sent to, or given it back, and so changed its owner.
+    fn settled(&self, mut prepared: Prepared) -> Prepared {
+        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
+            (prepared.interface, prepared.read, prepared.target)
+            && let Some(id) = target.external_id(view.destination)
+        {
+            let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
+            if !prepared.flow.as_ref().is_some_and(owned) {
+                prepared.flow = self.flow(self.zone(interface), &view, prepared.target);
+            }
+        }
+        prepared
+    }
+
     // --- One packet ---------------------------------------------------------------------------------------------------
 
     fn one<L: PacketPool<Packet = P>>(
         &mut self,
         mut packet: P,
-        prepared: &Prepared,
+        prepared: Prepared,
         now: Time,
         pool: &mut L,
         out: &mut Output<P>,
     ) {
+        let prepared = self.settled(prepared);
         self.story = Story { shard: prepared.flow.map(|flow| flow.shard.0), ..Story::default() };
         if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
             counters.received_packets.add(1);
@@ -382,7 +401,7 @@ impl<P: Packet> Engine<P> {
             (None, Err(reason)) | (Some(_), Err(reason)) => reason.into(),
             (None, Ok(_)) => Drop::UnknownVlan.into(),
             (Some(_), Ok(Read::Arp)) => Verdict::Punt,
-            (Some(id), Ok(Read::Four(view))) => self.ipv4(id, &mut packet, &view, prepared, now, out),
+            (Some(id), Ok(Read::Four(view))) => self.ipv4(id, &mut packet, &view, &prepared, now, out),
             (Some(id), Ok(Read::Six(view))) => self.ipv6(id, &mut packet, &view, out),
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
@@ -478,15 +497,15 @@ impl<P: Packet> Engine<P> {
             return reason.into();
         }
         match prepared.target {
-            Some(Target::Local) => Verdict::Punt,
-            Some(Target::Broadcast) => Drop::Multicast.into(),
+            Some(Target::Local) => return Verdict::Punt,
+            Some(Target::Broadcast) => return Drop::Multicast.into(),
             // A frame to all stations is not forwarded (RFC 1812 §5.3.4).
-            _ if packet.data().first().is_some_and(|byte| byte & 1 != 0) => Drop::Multicast.into(),
-            Some(Target::External { first_address, first_id }) => {
-                let id = first_id.wrapping_add(view.destination.wrapping_sub(first_address));
-                self.inbound(ingress, packet, view, id, prepared.flow, now, out)
-            }
-            _ => self.outbound(ingress, packet, view, prepared, now, out),
+            _ if packet.data().first().is_some_and(|byte| byte & 1 != 0) => return Drop::Multicast.into(),
+            _ => {}
+        }
+        match prepared.target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) => self.inbound(ingress, packet, view, id, prepared.flow, now, out),
+            None => self.outbound(ingress, packet, view, prepared, now, out),
         }
     }
 
@@ -1445,19 +1464,12 @@ fn untag<P: Packet>(packet: &mut P) {
     }
 }
 
-/// A packet of the pool with this content.
-fn copy_of<L: PacketPool>(pool: &mut L, frame: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    packet.append(frame.len()).then(|| packet.data_mut().copy_from_slice(frame))?;
-    Some(packet)
-}
-
-/// An IP packet of the host, behind an empty Ethernet header.
-fn own_packet<L: PacketPool>(pool: &mut L, ip: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    let room = packet.append(parse::ETHERNET + ip.len());
-    let (ethernet, rest) = packet.data_mut().split_at_mut_checked(parse::ETHERNET).filter(|_| room)?;
-    ethernet.fill(0);
-    rest.copy_from_slice(ip);
-    Some(packet)
+/// A packet of the pool for the host: `empty` bytes for the Ethernet header, then `content`.
+fn own_packet<L: PacketPool>(pool: &mut L, empty: usize, content: &[u8]) -> Result<L::Packet, Drop> {
+    let mut packet = pool.alloc().ok_or(Drop::PoolEmpty)?;
+    let room = packet.append(empty + content.len());
+    let (header, rest) = packet.data_mut().split_at_mut_checked(empty).filter(|_| room).ok_or(Drop::HostPacket)?;
+    header.fill(0);
+    rest.copy_from_slice(content);
+    Ok(packet)
 }

@@ -429,6 +429,20 @@ pub enum Target {
     Unreachable,
 }
 
+impl Target {
+    /// The index in [`Plan::externals`] of the destination (host order) that this is the meaning of, if it is external.
+    #[inline]
+    #[must_use]
+    pub const fn external_id(self, destination: u32) -> Option<u32> {
+        match self {
+            Target::External { first_address, first_id } => {
+                Some(first_id.wrapping_add(destination.wrapping_sub(first_address)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
@@ -654,13 +668,8 @@ impl Plan {
     /// The external address with this value (host order), and its index.
     #[must_use]
     pub fn external(&self, address: u32) -> Option<(u32, &External)> {
-        match self.target4(address)? {
-            Target::External { first_address, first_id } => {
-                let id = first_id + address.wrapping_sub(first_address);
-                Some((id, self.externals.get(id as usize)?))
-            }
-            _ => None,
-        }
+        let id = self.target4(address)?.external_id(address)?;
+        Some((id, self.externals.get(id as usize)?))
     }
 }
 

@@ -183,8 +183,9 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             received.extend(out.dropped.drain(..out.dropped.len().min(BURST)));
             Packet::discard(received);
         }
-        // What the control thread must hear waits if its queue is full; packets do not.
-        while let Some(event) = out.events.pop_front() {
+        // What the control thread must hear waits if its queue is full; packets do not, not even behind what waits.
+        for _ in 0..out.events.len() {
+            let Some(event) = out.events.pop_front() else { break };
             match outbox.try_send(event) {
                 Ok(()) => {}
                 Err(
@@ -193,10 +194,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                     counters.punted.sub(1);
                     counters.dropped[Drop::PuntQueueFull as usize].add(1);
                 }
-                Err(TrySendError::Full(event)) => {
-                    out.events.push_front(event);
-                    break;
-                }
+                Err(TrySendError::Full(event)) => out.events.push_back(event),
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }

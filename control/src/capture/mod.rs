@@ -58,12 +58,12 @@ impl Record {
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// Not a capture.
     #[error("{}: neither pcap nor pcapng; convert it with `editcap -F pcap IN OUT`", path.display())]

@@ -70,7 +70,7 @@ impl CaptureReader {
     /// # Errors
     /// When the file can't be read or is no capture.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io { path: path.to_owned(), source };
+        let io = |error| CaptureError::Io { path: path.to_owned(), error };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.is_dir() {
             return Err(io(std::io::ErrorKind::IsADirectory.into()));
@@ -146,7 +146,7 @@ impl CaptureReader {
         let path = &self.path;
         self.blocks.refill().map_err(|_| CaptureError::Io {
             path: path.clone(),
-            source: std::io::Error::other("the file can't be read on"),
+            error: std::io::Error::other("the file can't be read on"),
         })
     }
 }

@@ -28,7 +28,7 @@ impl CaptureWriter {
     /// # Errors
     /// When the system does not let us.
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let io = |source| CaptureError::Io { path: path.to_owned(), source };
+        let io = |error| CaptureError::Io { path: path.to_owned(), error };
         let mut out = BufWriter::new(File::create(path).map_err(io)?);
         let mut header = [0; 24];
         header[0..4].copy_from_slice(&MAGIC_NANOS.to_le_bytes());
@@ -46,7 +46,7 @@ impl CaptureWriter {
     /// # Errors
     /// When the system does not let us, or the frame is longer than a record can say.
     pub fn write(&mut self, time: Time, frame: &[u8]) -> Result<(), CaptureError> {
-        self.try_write(time, frame).map_err(|source| CaptureError::Io { path: self.path.clone(), source })
+        self.try_write(time, frame).map_err(|error| CaptureError::Io { path: self.path.clone(), error })
     }
 
     /// Writes out what is still buffered. Dropping the writer does so too, but can't say that it failed.
@@ -54,7 +54,7 @@ impl CaptureWriter {
     /// # Errors
     /// When the system does not let us.
     pub fn finish(mut self) -> Result<(), CaptureError> {
-        self.out.flush().map_err(|source| CaptureError::Io { path: self.path.clone(), source })
+        self.out.flush().map_err(|error| CaptureError::Io { path: self.path.clone(), error })
     }
 
     fn try_write(&mut self, time: Time, frame: &[u8]) -> io::Result<()> {

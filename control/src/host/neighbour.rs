@@ -58,6 +58,17 @@ pub enum NudState {
 }
 
 impl NudState {
+    /// Every state, in order.
+    pub const ALL: [NudState; 7] = [
+        NudState::Permanent,
+        NudState::Incomplete,
+        NudState::Reachable,
+        NudState::Stale,
+        NudState::Delay,
+        NudState::Probe,
+        NudState::Failed,
+    ];
+
     /// The state's name in listings and metrics: those of iproute2.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -7,6 +7,8 @@ use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, Se
 use dataplane::plan::PoolSpec;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::host::{Ignored, NudState};
+
 use super::{PortSample, State};
 
 /// Protocols in the order in which mappings and ports are counted.
@@ -110,6 +112,7 @@ pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
     process(&mut page, state);
     ports(&mut page, state);
     interfaces(&mut page, state);
+    host(&mut page, state);
     packets(&mut page, state);
     workers(&mut page, state);
     sessions(&mut page, state);
@@ -183,6 +186,22 @@ fn interfaces(page: &mut Page, state: &State) {
     let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_bytes);
     let help = "Bytes that the device of an interface accepted, with the Ethernet header, without the FCS.";
     page.counter("interface_transmit_bytes_total", help, labels, series);
+}
+
+fn host(page: &mut Page, state: &State) {
+    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let received = number(sample.host.received);
+    page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
+    let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));
+    page.counter("host_ignored_packets_total", "Frames to the gateway itself without effect.", ["reason"], ignored);
+    let neighbours = NudState::ALL.iter().zip(sample.neighbours);
+    let neighbours = neighbours.map(|(nud, n)| ([nud.name().to_owned()], number(n)));
+    page.gauge("neighbours", "Neighbours now, by state (RFC 4861).", ["state"], neighbours);
+    let limit = number(state.plan.spec.limits.neighbours.into());
+    page.gauge("neighbour_limit", "Neighbours that the table holds.", [], [([], limit)]);
+    let overflows = number(sample.host.neighbour_overflows);
+    let help = "Neighbours refused because the table was full, or half full of unanswered resolutions.";
+    page.counter("neighbour_overflows_total", help, [], [([], overflows)]);
 }
 
 fn packets(page: &mut Page, state: &State) {

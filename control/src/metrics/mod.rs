@@ -24,6 +24,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
+use crate::host::{HostCounters, NudState};
+
 pub use server::{ServeError, Server};
 
 /// A device's own statistics.
@@ -58,13 +60,19 @@ pub struct MempoolSample {
     pub size: u64,
 }
 
-/// What the control thread last saw of the devices.
+/// What the control thread last saw of the devices, and of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// By port, in the order of the plan.
     pub ports: Vec<PortSample>,
     /// By worker.
     pub mempools: Vec<MempoolSample>,
+    /// What the host counted.
+    pub host: HostCounters,
+    /// Neighbours, by [`NudState`].
+    ///
+    /// [`NudState`]: crate::host::NudState
+    pub neighbours: [u64; NudState::ALL.len()],
 }
 
 /// The gateway's metrics. Clones are the same metrics.

@@ -24,8 +24,11 @@ pub enum ServeError {
         problem: String,
     },
     /// No thread.
-    #[error("metrics: {0}")]
-    Thread(#[from] io::Error),
+    #[error("metrics: no thread for it: {error}")]
+    Thread {
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 /// A running server. Dropping it stops it.
@@ -50,11 +53,9 @@ impl Server {
             .map_err(|problem| ServeError::Bind { address, problem: problem.to_string() })?;
         let http = Arc::new(http);
         let listener = Arc::clone(&http);
-        let thread = thread::Builder::new().name("metrics".to_owned()).spawn(move || {
-            for request in listener.incoming_requests() {
-                answer(request, &metrics);
-            }
-        })?;
+        let serve = move || listener.incoming_requests().for_each(|request| answer(request, &metrics));
+        let spawned = thread::Builder::new().name("metrics".to_owned()).spawn(serve);
+        let thread = spawned.map_err(|error| ServeError::Thread { error })?;
         Ok(Server { http, thread: Some(thread) })
     }
 

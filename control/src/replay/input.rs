@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use dataplane::packet::{HeapPacket, RxChecksum};
+use dataplane::packet::HeapPacket;
 use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
 use dataplane::time::Time;
 
-use super::NEIGHBOUR;
+use super::{NEIGHBOUR, offload};
 use crate::capture::{CaptureError, CaptureReader, LinkType, Record};
 
 const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
@@ -16,6 +16,9 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Where the EtherType of an untagged frame is.
 const ETHERTYPE_AT: usize = 12;
+
+/// An Ethernet header with one tag and a frame check sequence, in bytes: what a frame has on top of the MTU.
+const FRAME_OVERHEAD: usize = 22;
 
 /// Pairs of stations that are remembered for each capture, to notice that it holds both directions.
 const STATIONS_MAX: usize = 4096;
@@ -61,6 +64,11 @@ struct Source {
     stations: HashSet<[u8; 12]>,
     /// Two stations that send to each other.
     both_ways: Option<(MacAddr, MacAddr)>,
+    /// Packets whose checksum was unfinished.
+    unfinished: u64,
+    /// Frames too large for the interface's link, and the interface's MTU in bytes.
+    oversized: u64,
+    mtu: u16,
 }
 
 impl Merge {
@@ -74,6 +82,7 @@ impl Merge {
             let mut source = Source {
                 interface: *interface,
                 mac: plan.spec.interfaces[usize::from(interface.0)].mac,
+                mtu: plan.spec.interfaces[usize::from(interface.0)].mtu,
                 reader: CaptureReader::open(path)?,
                 head: None,
                 cut_short: None,
@@ -81,6 +90,8 @@ impl Merge {
                 first_cut: None,
                 stations: HashSet::new(),
                 both_ways: None,
+                unfinished: 0,
+                oversized: 0,
             };
             source.read()?;
             Ok(source)
@@ -122,6 +133,20 @@ impl Merge {
                     "{path}: {} packets are cut off (the first: packet {number}, {captured} of {wire} bytes) and will mostly be \
                      dropped; capture whole packets (tcpdump -s 0)",
                     source.cut
+                ));
+            }
+            if source.unfinished > 0 {
+                notes.push(format!(
+                    "{path}: {} packets had unfinished checksums (captured at their sender, before its network card); they were \
+                     finished",
+                    source.unfinished
+                ));
+            }
+            if source.oversized > 0 {
+                notes.push(format!(
+                    "{path}: {} frames are larger than a link with an MTU of {} carries (captured before segmentation or after \
+                     coalescing); capture with that switched off (ethtool -K IFACE tso off gso off gro off)",
+                    source.oversized, source.mtu
                 ));
             }
             if let Some((a, b)) = source.both_ways.filter(|_| self.gateway.is_empty()) {
@@ -177,6 +202,8 @@ impl Source {
                 }
             }
         }
+        self.unfinished += u64::from(offload::finish(&mut frame));
+        self.oversized += u64::from(frame.len() > usize::from(self.mtu) + FRAME_OVERHEAD);
         Arrival { interface: self.interface, time, number: record.number, frame, own }
     }
 
@@ -204,7 +231,6 @@ pub(super) fn packet(plan: &Plan, arrival: &Arrival) -> HeapPacket {
         }
         _ => HeapPacket::from_frame(frame),
     }
-    .with_rx_checksum(RxChecksum::Unknown)
 }
 
 /// The interface by which a port sent a frame, and the frame without that interface's tag.

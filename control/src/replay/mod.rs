@@ -8,6 +8,7 @@
 //! - Equal input and an equal seed give equal output, byte for byte.
 //! - A capture belongs to an interface. Frames of a VLAN interface are given its tag on their way in, if they have none, and
 //!   lose it on their way out. Raw IP gets an Ethernet header.
+//! - Checksums that a capture shows unfinished, because it was made at the sender, are finished.
 //! - Neighbours are those of the file; all others are assumed to have [`NEIGHBOUR`]. The gateway answers ARP, neighbour
 //!   discovery and pings for its addresses, but asks and announces nothing.
 //! - Without [`Options::gateway`], every frame to one station counts as sent to the gateway, whatever its destination. A capture
@@ -15,6 +16,7 @@
 
 mod device;
 mod input;
+mod offload;
 mod report;
 
 use std::collections::BTreeSet;
@@ -95,12 +97,12 @@ pub enum ReplayError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The directory of the output can't be made.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     OutDir {
         /// The directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -206,9 +208,7 @@ impl Replay {
         let _ = self.arrivals[usize::from(port.0)].send(input::packet(&self.plan, &arrival));
         self.poll()?;
         if self.explain {
-            for trace in self.worker.take_traces() {
-                lines += &report::line(&self.plan, &arrival, &trace);
-            }
+            lines = report::line(&self.plan, &arrival, &self.worker.take_traces());
         }
         Ok(Some(lines))
     }
@@ -337,7 +337,7 @@ fn by_interface(plan: &Plan, inputs: &[(String, PathBuf)]) -> Result<Vec<(Interf
 /// Creates a capture for each interface.
 fn outputs(plan: &Plan, options: &Options) -> Result<Vec<CaptureWriter>, ReplayError> {
     let dir = &options.out_dir;
-    std::fs::create_dir_all(dir).map_err(|source| ReplayError::OutDir { path: dir.clone(), source })?;
+    std::fs::create_dir_all(dir).map_err(|error| ReplayError::OutDir { path: dir.clone(), error })?;
     let real = |path: &Path| path.canonicalize().ok();
     let taken: BTreeSet<_> = options.inputs.iter().filter_map(|(_, path)| real(path)).collect();
     let paths = plan.spec.interfaces.iter().map(|interface| dir.join(format!("{}.pcap", interface.name)));

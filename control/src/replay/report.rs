@@ -181,15 +181,23 @@ pub(super) fn left_out(plan: &Plan, arrival: &Arrival) -> String {
     packet(plan, arrival, None) + "left out, the gateway sent it\n"
 }
 
-/// The line of a packet.
-pub(super) fn line(plan: &Plan, arrival: &Arrival, trace: &Trace) -> String {
+/// The line of a packet. It has two stories if it had to wait for its neighbour; the last one says what became of it.
+pub(super) fn line(plan: &Plan, arrival: &Arrival, stories: &[Trace]) -> String {
     let interface = |id: InterfaceId| &plan.spec.interfaces[usize::from(id.0)].name;
+    let Some(trace) = stories.last() else { return String::new() };
+    let waited = stories.iter().find_map(|story| match story.disposal {
+        Disposal::Hold(id, neighbour) => Some(resolved(plan, id, neighbour)),
+        _ => None,
+    });
     let mut line = packet(plan, arrival, trace.before);
-    line += &match trace.disposal {
-        Disposal::Transmit(id) => format!("sent by {}", interface(id)),
-        Disposal::Hold(id, neighbour) => format!("sent by {} to {}", interface(id), resolved(plan, id, neighbour)),
-        Disposal::Punt => "for the gateway itself".to_owned(),
-        Disposal::Drop(reason) => format!("dropped, {}: {}", reason.name(), reason.explain().trim_end_matches('.')),
+    line += &match (trace.disposal, waited) {
+        (Disposal::Transmit(id), Some(neighbour)) => format!("sent by {} to {neighbour}", interface(id)),
+        (Disposal::Transmit(id), None) => format!("sent by {}", interface(id)),
+        (Disposal::Hold(id, neighbour), _) => format!("waits on {} for neighbour {neighbour}", interface(id)),
+        (Disposal::Punt, _) => "for the gateway itself".to_owned(),
+        (Disposal::Drop(reason), _) => {
+            format!("dropped, {}: {}", reason.name(), reason.explain().trim_end_matches('.'))
+        }
     };
     if let Some(after) = trace.after {
         line += &format!(" as {}", Flow(after));

@@ -10,6 +10,7 @@ use dataplane::time::Time;
 use tracing::{info, warn};
 
 use super::{Gateway, RunError};
+use crate::host::NudState;
 use crate::metrics::{MempoolSample, PortSample, Sample};
 
 /// How often ports and workers are looked at.
@@ -116,7 +117,10 @@ impl Gateway {
             let size = u64::from(worker.pool.size());
             MempoolSample { free: size.saturating_sub(u64::from(worker.pool.in_use())), size }
         });
-        self.metrics.publish(Sample { mempools: mempools.collect(), ports });
+        let mut neighbours = [0; NudState::ALL.len()];
+        self.host.neighbours().for_each(|neighbour| neighbours[neighbour.state as usize] += 1);
+        let (mempools, host) = (mempools.collect(), self.host.counters());
+        self.metrics.publish(Sample { ports, mempools, host, neighbours });
         Ok(())
     }
 

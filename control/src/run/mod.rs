@@ -42,8 +42,11 @@ const USUAL_MTU: u16 = 1500;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A core can't be used.
-    #[error("boot.cpu: {0}")]
-    Core(#[from] CoreError),
+    #[error("boot.cpu: {error}")]
+    Core {
+        /// Why.
+        error: CoreError,
+    },
     /// DPDK did not start, or has no memory for packets.
     #[error("{error}{}", permissions())]
     Dpdk {
@@ -77,18 +80,32 @@ pub enum RunError {
     #[error(transparent)]
     Metrics(#[from] ServeError),
     /// The system refused a thread or randomness.
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     System {
         /// What was wanted.
         what: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A worker ended without being told to.
     #[error(
         "the worker on core {0} has stopped by itself, so nothing is forwarded any more; please report what stands above"
     )]
     WorkerLost(u16),
+}
+
+impl RunError {
+    /// Whether the configuration is at fault, rather than the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, RunError::Mtu { .. } | RunError::Plan(_))
+    }
+}
+
+impl From<CoreError> for RunError {
+    fn from(error: CoreError) -> Self {
+        RunError::Core { error }
+    }
 }
 
 /// A hint for errors that often are a lack of rights.
@@ -257,7 +274,7 @@ fn random() -> Result<u64, RunError> {
 }
 
 fn no_randomness(error: getrandom::Error) -> RunError {
-    RunError::System { what: "random numbers", source: io::Error::other(error.to_string()) }
+    RunError::System { what: "random numbers", error: io::Error::other(error.to_string()) }
 }
 
 /// What the control thread can't send at once, because a worker's inbox is full, in order.

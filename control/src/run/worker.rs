@@ -103,7 +103,7 @@ impl Running {
             }
         };
         let spawned = thread::Builder::new().name(format!("worker-{core}")).spawn(work);
-        let thread = spawned.map_err(|source| RunError::System { what: "a worker's thread", source })?;
+        let thread = spawned.map_err(|error| RunError::System { what: "a worker's thread", error })?;
         let running = Running { core, counters, pool, inbox, backlog: Backlog::new(), thread: Some(thread) };
         starting.recv().map_err(|_| RunError::WorkerLost(core))??;
         Ok(running)

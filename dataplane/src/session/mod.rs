@@ -153,6 +153,20 @@ impl Arenas {
             mappings_left: limits.mappings,
         }
     }
+
+    /// What no shard holds: segments of index, sessions, mappings and subscribers, and how many sessions and mappings may
+    /// still be made.
+    #[must_use]
+    pub fn free(&self) -> [usize; 6] {
+        [
+            self.buckets.free(),
+            self.sessions.free(),
+            self.mappings.free(),
+            self.subscribers.free(),
+            self.sessions_left as usize,
+            self.mappings_left as usize,
+        ]
+    }
 }
 
 /// What the operations of a shard work with, besides the shard itself.

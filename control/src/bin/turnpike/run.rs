@@ -40,8 +40,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(format).init();
     let stop = signals()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "starting");
-    Gateway::start(&config, args.verbose)?.run(&stop)?;
-    Ok(ExitCode::SUCCESS)
+    match Gateway::start(&config, args.verbose).and_then(|gateway| gateway.run(&stop)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is_configuration() => {
+            eprintln!("{}: {error}", args.config.display());
+            Ok(ExitCode::from(2))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Says the name of the first signal that asks us to stop. Caught from here on, also while starting.

@@ -1,0 +1,115 @@
+//! `turnpike run` as a service manager sees it: it starts, is ready, stops when told to; and a start that can't work says
+//! why, and what to do. On ring devices: no privileges, no network. tests/netns drives it with real traffic.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const CONFIG: &str = r#"
+version: 1
+boot:
+  cpu: {poll: adaptive}
+  memory: {size: 128M}
+  packets: 8191
+ports:
+  lan: {device: "net_ring0"}
+  wan: {device: "net_ring1"}
+interfaces:
+  inside: {port: lan, zone: inside, addresses: [192.168.1.1/24]}
+  uplink: {port: wan, zone: outside, addresses: [198.51.100.2/24]}
+metrics: {listen: "METRICS"}
+"#;
+
+/// Starts `turnpike run` with this configuration.
+fn start(dir: &tempfile::TempDir, config: &str) -> Child {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = config.replace("METRICS", &free);
+    let path = dir.path().join("turnpike.yaml");
+    fs::write(&path, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));
+    command.args(["run", "-c"]).arg(path).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The exit code, within ten seconds.
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match child.try_wait().unwrap() {
+            Some(status) => return status.code(),
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                panic!("still running after ten seconds");
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn it_starts_is_ready_and_stops_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in ["TERM", "INT"] {
+        let mut child = start(&dir, CONFIG);
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let (mut address, mut seen) = (None, Vec::new());
+        for line in log.by_ref() {
+            if let Some((_, url)) = line.split_once("url=http://") {
+                address = url.strip_suffix("/metrics").map(str::to_owned);
+            }
+            let ready = line.contains("message=\"forwarding packets\" workers=1 ports=2");
+            seen.push(line);
+            if ready {
+                break;
+            }
+        }
+        let address = address.unwrap_or_else(|| panic!("no metrics, but {seen:#?}"));
+        assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200"));
+        let metrics = get(&address, "/metrics");
+        let has = ["turnpike_ready 1", "turnpike_mempool_size{worker=\"0\"} 8191", "turnpike_port_up{port=\"lan\"} 1"];
+        assert!(has.iter().all(|line| metrics.contains(&format!("\n{line}\n"))), "{metrics}");
+
+        Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap();
+        assert_eq!(exit_code(&mut child), Some(0));
+        let said: Vec<_> = log.collect();
+        assert!(said[0].ends_with(&format!("message=stopping reason=SIG{signal}")), "{said:#?}");
+        assert!(said.iter().all(|line| line.contains(" level=info ")), "{said:#?}");
+    }
+}
+
+#[test]
+fn a_start_that_can_not_work_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    for (from, to, code, words) in [
+        ("size: 128M", "size: 4095G", 1, "MiB are free: lower boot.memory.size, or free some"),
+        ("poll: adaptive", "workers: [1023]", 1, "core 1023 does not exist: this machine has"),
+        (
+            "net_ring0",
+            "net_af_packet0,iface=nosuch0",
+            1,
+            "ports.lan: device `net_af_packet0`: there is no interface `nosuch0`",
+        ),
+        ("net_ring1", "net_nosuch1", 1, "ports.wan: device `net_nosuch1`"),
+        ("METRICS", &busy, 1, "Address already in use (os error 98); choose another address or port"),
+        ("192.168.1.1/24]", "192.168.1.1/24], mtu: 9000", 1, "ports.lan: device `net_ring0`"),
+    ] {
+        let mut child = start(&dir, &CONFIG.replace(from, to));
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(exit_code(&mut child), Some(code), "{to}: {said}");
+        let last = said.trim_end().lines().rev().find(|line| line.contains(words));
+        assert!(last.is_some(), "{to}: {said}");
+    }
+}
