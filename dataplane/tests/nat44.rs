@@ -13,7 +13,8 @@ use common::{End, INSIDE, Lab, OUTSIDE, PEER, echo, end, pool, prefix, read, rul
 use dataplane::counters::Drop;
 use dataplane::message::NeighbourState;
 use dataplane::plan::{
-    Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Pooling, PortId, PortSpec, Spec, Timers,
+    Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, Limits, Nat44Rule, PoolId, Pooling, PortId, PortSpec, Spec,
+    Timers,
 };
 
 /// The inside host, and another.
@@ -875,6 +876,31 @@ fn n44_33_nat_on_a_stick() {
     assert_eq!(lab.mappings(), [0, 2, 0]);
     lab.dropped(INSIDE, &tagged(&udp(INSIDE, end(H), end(S), b""), 40), Drop::UnknownVlan);
     lab.dropped(INSIDE, &udp(INSIDE, end(H), end(S), b""), Drop::UnknownVlan);
+}
+
+/// The first rule that covers a flow decides; what none covers is routed, untranslated.
+#[test]
+fn n44_32_rules_decide_in_their_order() {
+    let partners = Nat44Rule { destination: vec![prefix("198.19.0.0/16")], pool: PoolId(1), ..rule() };
+    let all = Nat44Rule { source: vec![prefix("192.168.1.0/25")], ..rule() };
+    let pools = vec![pool(&["203.0.113.5"], 1..=65535), pool(&["203.0.113.99"], 1..=65535)];
+    let mut lab = Lab::new(Spec { pools, nat44: vec![partners, all], ..spec() });
+    assert_eq!(lab.udp_out(end(H), end("198.19.0.1:53")), end("203.0.113.99:4000"));
+    assert_eq!(lab.udp_out(end(H), end(S)), end("203.0.113.5:4000"));
+    assert!(lab.udp_in(end(S), end("203.0.113.5:4000"), end(H)));
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), end("203.0.113.99:4000"), b""), Drop::Filtered);
+    assert_eq!(lab.mappings(), [0, 2, 0]);
+    lab.recount();
+    let uncovered = end("192.168.1.200:4000");
+    assert_eq!(lab.udp_out(uncovered, end(S)), uncovered);
+    lab.moved(
+        moves()
+            .and("received", 1)
+            .and("inside-received", 1)
+            .and("routed4", 1)
+            .and("transmitted", 1)
+            .and("outside-transmitted", 1),
+    );
 }
 
 // --- Pools, exhaustion, limits ----------------------------------------------------------------------------------------
