@@ -114,12 +114,12 @@ fn rtr_01_ipv6_is_routed() {
     assert_eq!((it.source, it.destination, it.hop_limit), (server6().0, host6().0, 1));
     lab.counted("received, outside-received, routed6, transmitted, inside-transmitted");
     // A chain of 64 destination options (RFC 8200 §4.6), longer than anybody looks, and an unknown next header.
-    for (depth, last) in [(64, 17), (1, 253)] {
+    for (depth, last) in [(64u16, 17), (1, 253)] {
         let chain: Vec<u8> =
             (1..=depth).flat_map(|at| [if at == depth { last } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
         let udp = udp6(INSIDE, host6(), server6(), b"", 64);
         let mut frame = [&udp[..54], &chain[..], &udp[54..]].concat();
-        frame[18..20].copy_from_slice(&(8 * depth as u16 + 8).to_be_bytes());
+        frame[18..20].copy_from_slice(&(8 * depth + 8).to_be_bytes());
         frame[20] = 60;
         let out = lab.pass(INSIDE, &frame, OUTSIDE);
         assert_eq!((&out[14..21], out[21], &out[22..]), (&frame[14..21], 63, &frame[22..]));

@@ -130,7 +130,7 @@ mod tests {
                         if takes {
                             let (number, external) = ((noise() % 4) as usize, (noise() % 2) as u32);
                             let mut want = Want { range: RANGE, ..want(1024 + (noise() % 512) as u16) };
-                            want.preserve = noise() % 2 == 0;
+                            want.preserve = noise() & 1 == 0;
                             let got = shards[number].allocate(leases, external, &want, |_| noise());
                             if let Some(port) = got {
                                 let mark = &taken[external as usize * 65_536 + usize::from(port)];
