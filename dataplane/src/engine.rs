@@ -653,8 +653,12 @@ impl<P: Packet> Engine<P> {
                 (class, restart)
             }
             Proto::Udp | Proto::Icmp => {
-                let refresh = outbound || session.inbound_refresh;
-                (session.class, refresh.then(|| idle_time(timers, session.class, session.inside.destination_port)))
+                let (class, mapping, inbound_refresh) = (session.class, session.mapping, session.inbound_refresh);
+                let idle = idle_time(timers, class, session.inside.destination_port);
+                if outbound && !inbound_refresh {
+                    shard.keep_mapping(mapping, true, now + idle);
+                }
+                (class, (outbound || inbound_refresh).then_some(idle))
             }
         };
         shard.refresh(&self.counters, id, class, restart.map(|idle| now + idle));
@@ -841,10 +845,14 @@ impl<P: Packet> Engine<P> {
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
         let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
         let (shard, mut context) = self.shard_at(flow.shard, now);
+        let mut deadline = now + idle;
+        if !new.inbound_refresh && flow.proto != Proto::Tcp {
+            deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
+        }
         let session = Session {
             inside: new.inside,
             outside: new.outside,
-            deadline: now + idle,
+            deadline,
             generation,
             mapping: new.mapping,
             rule: new.rule,
@@ -859,8 +867,7 @@ impl<P: Packet> Engine<P> {
             link: wheel::Link::default(),
         };
         if let Err(reason) = shard.add_session(&mut context, session) {
-            shard.end_mapping(&mut context, new.mapping);
-            self.counters.mapping_failures[MappingFailure::Memory as usize].add(1);
+            shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);
         }
         self.story.session = SessionStep::New;

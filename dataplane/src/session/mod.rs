@@ -377,7 +377,7 @@ impl Shard {
             },
             rule,
             sessions: 0,
-            deadline: Time::NEVER,
+            deadline: Time::ZERO,
             subscriber,
             link: wheel::Link::default(),
         };
@@ -522,22 +522,38 @@ impl Shard {
 
     /// A mapping without sessions ends. Its port stays unused for a while, if strangers could know it (RFC 6888 REQ-8;
     /// other filterings are exempt by REQ-8 c).
-    pub fn end_mapping(&mut self, context: &mut Context, id: u32) {
+    fn end_mapping(&mut self, context: &mut Context, id: u32) {
+        let hold = context.plan.spec.timers.hold_down;
         let Some(mapping) = self.mappings.get_mut(id) else { return };
-        if mapping.sessions > 0 {
+        if mapping.filtering != Filtering::EndpointIndependent || hold == Duration::ZERO {
+            self.abandon_mapping(context, id);
             return;
         }
-        let hold = context.plan.spec.timers.hold_down;
         mapping.deadline = context.now + hold;
         let copy = *mapping;
         self.forget_mapping(context, id, &copy);
         context.counters.mappings[copy.proto.index()].sub(1);
-        if copy.filtering == Filtering::EndpointIndependent && hold > Duration::ZERO {
-            context.counters.mappings_held.add(1);
-            self.hold_downs.arm(&mut self.mappings, id, copy.deadline);
-        } else {
-            self.free_mapping(context, id, &copy);
+        context.counters.mappings_held.add(1);
+        self.hold_downs.arm(&mut self.mappings, id, copy.deadline);
+    }
+
+    /// A mapping without sessions ends, and its port is free at once: nobody has seen it, or nobody could use it.
+    pub fn abandon_mapping(&mut self, context: &mut Context, id: u32) {
+        let Some(mapping) = self.mappings.get(id).copied().filter(|mapping| mapping.sessions == 0) else { return };
+        self.forget_mapping(context, id, &mapping);
+        context.counters.mappings[mapping.proto.index()].sub(1);
+        self.free_mapping(context, id, &mapping);
+    }
+
+    /// A session lasts until `deadline`, in a mapping that only packets from inside keep alive (RFC 4787 REQ-6): one of
+    /// them moves the mapping's end; any other's session ends no later than the mapping. Returns the session's deadline.
+    pub fn keep_mapping(&mut self, id: u32, from_inside: bool, deadline: Time) -> Time {
+        let Some(mapping) = self.mappings.get_mut(id) else { return deadline };
+        if !from_inside {
+            return deadline.min(mapping.deadline);
         }
+        mapping.deadline = mapping.deadline.max(deadline);
+        deadline
     }
 
     fn forget_mapping(&mut self, context: &mut Context, id: u32, mapping: &Mapping) {

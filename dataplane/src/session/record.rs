@@ -106,7 +106,8 @@ pub struct Mapping {
     pub rule: u16,
     /// Its sessions. With none left it ends, or is held down.
     pub sessions: u32,
-    /// When a held-down mapping gives its port back.
+    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
+    /// when it gives its port back.
     pub deadline: Time,
     /// Its subscriber.
     pub subscriber: u32,

@@ -3,7 +3,9 @@
 //! Packets are built and read back by `etherparse`, which computes and checks every checksum on its own.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
+pub mod moves;
 pub mod recycled;
+pub mod scene;
 pub mod tally;
 
 use std::collections::VecDeque;
