@@ -657,7 +657,7 @@ impl Script {
     /// Does it, and looks whether all is in order.
     fn op(&mut self, op: Op) {
         let bench = &mut self.bench;
-        let now = bench.now;
+        let (now, sent) = (bench.now, bench.seen.frames.len());
         let over: Vec<_> = bench
             .engine
             .shards()
@@ -681,9 +681,13 @@ impl Script {
             }
         }
         bench.check();
-        for (interface, frame) in &bench.seen.frames {
+        for (interface, frame) in &bench.seen.frames[sent..] {
             let ip = &frame[link_len(frame)..];
+            assert_eq!(ip[0] >> 4, 4);
             assert!(*interface != OUTSIDE || !ip[12..16].starts_with(&[192, 168]), "an inside address leaked");
+            assert_eq!(usize::from(word(ip, 2)), ip.len(), "no padding");
+            assert_eq!(sum(&ip[..usize::from(ip[0] & 15) * 4]), 0, "IPv4 header checksum");
+            assert!(ip[8] > 0, "TTL");
         }
         self.ops.push(op);
     }
