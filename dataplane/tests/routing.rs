@@ -324,6 +324,10 @@ fn rtr_02_what_is_never_answered() {
         lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::BadSource);
         lab.counted("received, inside-received, drop-bad-source");
     }
+    for source in ["192.168.1.255:9", "192.168.1.0:9", "198.51.100.255:9"] {
+        lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::TtlExceeded);
+        lab.counted("received, inside-received, drop-ttl-exceeded");
+    }
     let later = with_ip(udp(INSIDE, unruled(), server(), b""), |ip| {
         ip[6..8].copy_from_slice(&[0x20, 8]);
         ip[8] = 1;
