@@ -1,8 +1,7 @@
 //! One burst in, each packet disposed of exactly once.
 //!
 //! The life of an IPv4 packet, from top to bottom of this file: [`Engine::process`] reads every frame of the burst and
-//! prefetches what its look-up will touch, then takes the packets in their order; `frame` sends ARP and the like to the
-//! host; `ipv4` asks the plan what the destination means and goes `inbound` (an external address) or `outbound`; there
+//! prefetches what its look-up will touch, then takes the packets in their order, each through `one`: `ipv4` asks the plan what the destination means and goes `inbound` (an external address) or `outbound`; there
 //! the session is found, or policy decides and makes one; `forward4` checks hop count, size and neighbour, all before
 //! anything is changed; the packet is rewritten and put on the output list. Whatever happens to it is its `Verdict`.
 //!
@@ -19,7 +18,7 @@ use crate::counters::{Counters, Drop, IcmpError, MappingFailure, SessionClass};
 use crate::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use crate::packet::checksum::Delta;
 use crate::packet::parse::{self, Fragment, Transport, View4, View6, ethertype, put16};
-use crate::packet::{Packet, PacketPool, error};
+use crate::packet::{Packet, PacketPool, RxChecksum, error, offload};
 use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId};
 use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
@@ -234,6 +233,11 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         self.counters.received.add(burst.len() as u64);
+        for (_, packet) in burst.iter_mut() {
+            if packet.rx_checksum() == RxChecksum::Partial {
+                offload::finish(packet.data_mut());
+            }
+        }
         let prepared: ArrayVec<Prepared, { crate::worker::BURST }> =
             burst.iter().map(|(port, packet)| self.prepare(*port, packet)).collect();
         for flow in prepared.iter().filter_map(|it| it.flow) {
@@ -441,7 +445,6 @@ impl<P: Packet> Engine<P> {
             Verdict::Punt => match origin {
                 Origin::Wire(interface) => {
                     untag(&mut packet);
-                    self.counters.punted.add(1);
                     out.events.push_back(FromWorker::Punt { interface, packet });
                     Disposal::Punt
                 }
@@ -452,12 +455,13 @@ impl<P: Packet> Engine<P> {
                     Origin::Wire(id) => Some(id),
                     Origin::Own => None,
                 };
-                match self.neighbours.hold(interface, address, Held { packet, ingress }) {
-                    Ok(new) => {
+                let (new, held) = self.neighbours.hold(interface, address, Held { packet, ingress });
+                if new {
+                    out.events.push_back(FromWorker::Resolve { interface, address });
+                }
+                match held {
+                    Ok(()) => {
                         self.counters.held.add(1);
-                        if new {
-                            out.events.push_back(FromWorker::Resolve { interface, address });
-                        }
                         Disposal::Hold(interface, address)
                     }
                     Err((packet, reason)) => self.drop(packet, reason, out),
@@ -497,7 +501,12 @@ impl<P: Packet> Engine<P> {
             return reason.into();
         }
         match prepared.target {
-            Some(Target::Local) => return Verdict::Punt,
+            Some(Target::Local(interface)) => {
+                // Our address on the inside is as closed to strangers as the hosts there.
+                let (from, to) = (self.zone(ingress), self.zone(interface));
+                let closed = from != to && self.plan.policy.is_closed(from, to, view.destination);
+                return if closed { Drop::Unsolicited.into() } else { Verdict::Punt };
+            }
             Some(Target::Broadcast) => return Drop::Multicast.into(),
             // A frame to all stations is not forwarded (RFC 1812 §5.3.4).
             _ if packet.data().first().is_some_and(|byte| byte & 1 != 0) => return Drop::Multicast.into(),
@@ -521,7 +530,7 @@ impl<P: Packet> Engine<P> {
     ) -> Verdict {
         let zone = self.zone(ingress);
         if let Some(flow) = prepared.flow {
-            if let Some(id) = self.live_session(&flow, now) {
+            if let Some(id) = self.live_session(zone, &flow, now) {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
         } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
@@ -562,7 +571,7 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) -> Verdict {
         if let Some(flow) = flow {
-            if let Some(id) = self.live_session(&flow, now) {
+            if let Some(id) = self.live_session(self.zone(ingress), &flow, now) {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
             match self.open_inbound(ingress, packet, view, external, &flow, now, out) {
@@ -570,7 +579,7 @@ impl<P: Packet> Engine<P> {
                 verdict => return verdict,
             }
         } else if view.transport == Transport::IcmpError {
-            return match self.error_from_outside(packet, view, external, now, out) {
+            return match self.error_from_outside(ingress, packet, view, external, now, out) {
                 Ok(verdict) => verdict,
                 Err(reason) => reason.into(),
             };
@@ -636,7 +645,11 @@ impl<P: Packet> Engine<P> {
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+                let before = session.tcp.state();
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
+                if session.tcp.state() == State::Init && before != State::Init {
+                    session.opened_inside = outbound;
+                }
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
@@ -665,11 +678,18 @@ impl<P: Packet> Engine<P> {
     }
 
     /// The session of a flow, if it has one that has not ended.
-    fn live_session(&mut self, flow: &Flow, now: Time) -> Option<u32> {
+    ///
+    /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
+    fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
-        if shard.session(id).is_some_and(|session| session.deadline > now) {
-            return Some(id);
+        let session = shard.session(id)?;
+        if session.deadline > now {
+            let side = match flow.direction {
+                Direction::Outbound => session.inside_zone,
+                Direction::Inbound => session.outside_zone,
+            };
+            return (side == zone).then_some(id);
         }
         context.counters.session_timeouts.add(1);
         shard.remove_session(&mut context, id);
@@ -730,7 +750,8 @@ impl<P: Packet> Engine<P> {
         let outside = outside_tuple(flow.tuple, external, port);
         let rule = rule.reference();
         let inside = flow.tuple;
-        let new = NewSession { inside, outside, mapping, rule, filtering, inbound_refresh, opened_inside: true };
+        let zones = (self.zone(ingress), self.zone(egress.interface));
+        let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
         match self.open(packet.data(), view, flow, new, now) {
             Ok((addresses, transport)) => {
                 self.translate(ingress, packet, view, Direction::Outbound, &outside, addresses, transport, egress)
@@ -784,12 +805,13 @@ impl<P: Packet> Engine<P> {
         };
         self.story.rule = rule;
         if zone != from {
-            return Drop::Unsolicited.into();
+            return if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::Unsolicited }.into();
         }
         let (shard, context) = self.shard_at(flow.shard, now);
+        let permission = || shard.permission(context.secret, inside, inside_port, flow.proto, remote);
         let admitted = match filtering {
             Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => shard.permits(&context, inside, inside_port, flow.proto, remote),
+            Filtering::AddressDependent => permission().is_some(),
             Filtering::AddressPortDependent => false,
         };
         if !admitted {
@@ -803,11 +825,11 @@ impl<P: Packet> Engine<P> {
             Err(verdict) => return verdict,
         };
         let outside = flow.tuple;
-        let source_port = if outside.source_port == 0 && flow.proto == Proto::Icmp { 0 } else { inside_port };
-        let tuple = Tuple4 { source: inside, source_port, ..outside };
+        let tuple = Tuple4 { source: inside, source_port: inside_port, ..outside };
         let new = NewSession {
             inside: tuple,
             outside,
+            zones: (self.zone(egress.interface), zone),
             mapping,
             rule,
             filtering,
@@ -844,7 +866,17 @@ impl<P: Packet> Engine<P> {
         };
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
         let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
+        let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
+        // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto) {
+            if shard.session(id).is_some_and(|session| session.deadline > now) {
+                shard.abandon_mapping(&mut context, new.mapping);
+                return Err(Drop::FlowConflict);
+            }
+            context.counters.session_timeouts.add(1);
+            shard.remove_session(&mut context, id);
+        }
         let mut deadline = now + idle;
         if !new.inbound_refresh && flow.proto != Proto::Tcp {
             deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
@@ -861,12 +893,14 @@ impl<P: Packet> Engine<P> {
             proto: flow.proto,
             class,
             opened_inside: new.opened_inside,
-            permission: new.filtering == Filtering::AddressDependent,
+            permission: NONE,
+            inside_zone: new.zones.0,
+            outside_zone: new.zones.1,
             inbound_refresh: new.inbound_refresh,
             tcp,
             link: wheel::Link::default(),
         };
-        if let Err(reason) = shard.add_session(&mut context, session) {
+        if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
             shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);
         }
@@ -879,6 +913,7 @@ impl<P: Packet> Engine<P> {
     /// From outside: the quoted packet is one that we sent, from an external address.
     fn error_from_outside(
         &mut self,
+        ingress: InterfaceId,
         packet: &mut P,
         view: &View4,
         external: u32,
@@ -899,21 +934,27 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
-        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
-            (session.inside, session.rule)
+        let (inside, rule, from) = if let Some(session) = session.filter(|session| session.deadline > now) {
+            (session.inside, session.rule, session.outside_zone)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
         {
             // No session with that remote any more, but the mapping still says who sent it.
             let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
-            (inside, RuleRef::Nat44(mapping.rule))
+            let rule = plan.spec.nat44.get(usize::from(mapping.rule)).ok_or(Drop::IcmpErrorNoSession)?;
+            (inside, RuleRef::Nat44(mapping.rule), rule.to)
         } else {
             let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
             let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
-            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
+            let inside = Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent };
+            (inside, entry.rule, entry.outside_zone)
         };
+        let zone = self.zone(ingress);
+        if zone != from {
+            return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
+        }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, inside.source, out) {
             Ok(egress) => egress,
@@ -939,6 +980,10 @@ impl<P: Packet> Engine<P> {
             return Err(Drop::Fragment);
         }
         let quote = icmp::quote(packet.data(), view)?;
+        // The error goes back to where the packet came from, and nowhere else.
+        if quote.tuple.source != view.destination {
+            return Err(Drop::IcmpErrorNoSession);
+        }
         // An outbound packet of the flow is the delivered one, turned round.
         let key = quote.tuple.reversed();
         let shard_id = shard_of4(key.source);
@@ -947,7 +992,7 @@ impl<P: Packet> Engine<P> {
         let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
         let session = *session.filter(|session| session.deadline > now).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
-        let own = self.plan.policy.whole_out(view.source);
+        let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);
         self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, view.destination, out) {
@@ -978,7 +1023,7 @@ impl<P: Packet> Engine<P> {
             return if on_link && icmp { Verdict::Punt } else { Drop::Multicast.into() };
         }
         let target = self.plan.target6(view.destination);
-        let own = target == Some(Target::Local) || view.destination == interface.mac.link_local().to_bits();
+        let own = matches!(target, Some(Target::Local(_))) || view.destination == interface.mac.link_local().to_bits();
         if own {
             return Verdict::Punt;
         }
@@ -1335,6 +1380,8 @@ impl<P: Packet> Engine<P> {
 struct NewSession {
     inside: Tuple4,
     outside: Tuple4,
+    /// Inside and outside.
+    zones: (ZoneId, ZoneId),
     mapping: u32,
     rule: RuleRef,
     filtering: Filtering,
@@ -1373,10 +1420,11 @@ fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
 }
 
-/// Whether a packet may be the first of a session: of TCP a SYN, of an ICMP query the request.
+/// Whether a packet may be the first of a session: of TCP a SYN and nothing more, of an ICMP query the request.
 fn may_open(view: &View4) -> bool {
+    use crate::packet::parse::tcp_flags::{ACK, FIN, RST, SYN};
     match view.transport {
-        Transport::Tcp(flags) => flags & (parse::tcp_flags::SYN | parse::tcp_flags::RST) == parse::tcp_flags::SYN,
+        Transport::Tcp(flags) => flags & (FIN | SYN | RST | ACK) == SYN,
         Transport::IcmpQuery(request) => request,
         Transport::Udp => true,
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,
@@ -1412,7 +1460,7 @@ fn next_hop_of(target: Option<Target>, destination: IpAddr) -> Option<(Interface
     match target? {
         Target::Via(router, interface) => Some((interface, router)),
         Target::OnLink(interface) => Some((interface, destination)),
-        Target::Local | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
+        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
     }
 }
 
