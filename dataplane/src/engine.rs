@@ -1212,7 +1212,10 @@ impl<P: Packet> Engine<P> {
     ) {
         let policy = &self.plan.spec.icmp;
         let allowed = match read {
-            Read::Four(view) => error::may_answer4(frame, view),
+            Read::Four(view) => {
+                // A source that is not a single host (RFC 1812 §4.3.2.7); the reader knows all but a subnet's broadcast.
+                error::may_answer4(frame, view) && self.plan.target4(view.source) != Some(Target::Broadcast)
+            }
             Read::Six(view) => error::may_answer6(frame, view, error),
             Read::Arp => false,
         };

@@ -658,7 +658,7 @@ impl Script {
     /// Does it, and looks whether all is in order.
     fn op(&mut self, op: Op) {
         let bench = &mut self.bench;
-        let now = bench.now;
+        let (now, sent) = (bench.now, bench.seen.frames.len());
         let over: Vec<_> = bench
             .engine
             .shards()
@@ -682,9 +682,13 @@ impl Script {
             }
         }
         bench.check();
-        for (interface, frame) in &bench.seen.frames {
+        for (interface, frame) in &bench.seen.frames[sent..] {
             let ip = &frame[link_len(frame)..];
+            assert_eq!(ip[0] >> 4, 4);
             assert!(*interface != OUTSIDE || !ip[12..16].starts_with(&[192, 168]), "an inside address leaked");
+            assert_eq!(usize::from(word(ip, 2)), ip.len(), "no padding");
+            assert_eq!(sum(&ip[..usize::from(ip[0] & 15) * 4]), 0, "IPv4 header checksum");
+            assert!(ip[8] > 0, "TTL");
         }
         self.ops.push(op);
     }
@@ -874,4 +878,28 @@ fn icm_16_any_quoted_protocol_of_any_length() {
         bench.check();
     }
     assert_eq!(translated, 3 * (64 - 27));
+}
+
+/// N44-22: a flow that is refused because the session table is full takes no port and no mapping, not even for the time
+/// of a hold-down: the table's capacity says how many there are, whatever floods it.
+#[test]
+fn n44_22_a_refused_session_takes_no_port() {
+    let limits = Limits { sessions: 1, mappings: 10, ..Limits::default() };
+    let filtering = FilteringSet { udp: Filtering::EndpointIndependent, ..FilteringSet::default() };
+    let mut lab = Lab::new(Spec { limits, nat44: vec![Nat44Rule { filtering, ..rule() }], ..spec() });
+    let host = Ipv4Addr::new(192, 168, 1, 10);
+    lab.neighbour(INSIDE, host.into(), NeighbourState::Reachable(PEER));
+    let flow = |port| common::udp(INSIDE, (host, port), common::end("198.18.0.1:53"), b"");
+    lab.pass(INSIDE, &flow(4000), OUTSIDE);
+    lab.counted(
+        "received, inside-received, nat44-out, transmitted, outside-transmitted, session-creations,
+         sessions-udp-active, mapping-creations, mappings-udp",
+    );
+    let refused: Vec<_> = (4001..4021).map(flow).collect();
+    assert!(lab.send_all(INSIDE, &refused).frames.iter().all(|(to, _)| *to == INSIDE));
+    lab.counted(
+        "received 20, inside-received 20, drop-session-table-full 20, mapping-failures-memory 20, originated 20,
+         icmp4-3/1 20, transmitted 20, inside-transmitted 20",
+    );
+    assert_eq!(lab.leases.ports_used(0), [0, 1, 0]);
 }

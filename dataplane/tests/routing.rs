@@ -114,12 +114,12 @@ fn rtr_01_ipv6_is_routed() {
     assert_eq!((it.source, it.destination, it.hop_limit), (server6().0, host6().0, 1));
     lab.counted("received, outside-received, routed6, transmitted, inside-transmitted");
     // A chain of 64 destination options (RFC 8200 §4.6), longer than anybody looks, and an unknown next header.
-    for (depth, last) in [(64, 17), (1, 253)] {
+    for (depth, last) in [(64u16, 17), (1, 253)] {
         let chain: Vec<u8> =
             (1..=depth).flat_map(|at| [if at == depth { last } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
         let udp = udp6(INSIDE, host6(), server6(), b"", 64);
         let mut frame = [&udp[..54], &chain[..], &udp[54..]].concat();
-        frame[18..20].copy_from_slice(&(8 * u16::try_from(depth).expect("a short chain") + 8).to_be_bytes());
+        frame[18..20].copy_from_slice(&(8 * depth + 8).to_be_bytes());
         frame[20] = 60;
         let out = lab.pass(INSIDE, &frame, OUTSIDE);
         assert_eq!((&out[14..21], out[21], &out[22..]), (&frame[14..21], 63, &frame[22..]));
@@ -323,6 +323,10 @@ fn rtr_02_what_is_never_answered() {
     for source in ["0.0.0.0:9", "0.1.2.3:9", "127.0.0.1:9", "224.1.1.1:9", "255.255.255.255:9", "240.0.0.1:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::BadSource);
         lab.counted("received, inside-received, drop-bad-source");
+    }
+    for source in ["192.168.1.255:9", "192.168.1.0:9", "198.51.100.255:9"] {
+        lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::TtlExceeded);
+        lab.counted("received, inside-received, drop-ttl-exceeded");
     }
     let later = with_ip(udp(INSIDE, unruled(), server(), b""), |ip| {
         ip[6..8].copy_from_slice(&[0x20, 8]);
