@@ -45,7 +45,11 @@ fn kind() -> impl Strategy<Value = Kind> {
 
 /// Hosts that leave by a rule, by a port forward (port 80 and 7000), and by a static entry.
 fn insider() -> impl Strategy<Value = (Ipv4Addr, u16)> {
-    let host = prop_oneof![Just([192, 168, 1, 10]), Just([192, 168, 1, 25]), any::<[u8; 2]>().prop_map(|[c, d]| [192, 168, c, d])];
+    let host = prop_oneof![
+        Just([192, 168, 1, 10]),
+        Just([192, 168, 1, 25]),
+        any::<[u8; 2]>().prop_map(|[c, d]| [192, 168, c, d])
+    ];
     let port = prop_oneof![2 => any::<u16>(), 1 => Just(80), 1 => Just(7000)];
     // Not the gateway's own, nor a broadcast address.
     let valid = |(host, _): &([u8; 4], u16)| host[3] != 0 && host[3] != 255 && host[..] != [192, 168, 1, 1];
@@ -528,8 +532,14 @@ impl Bench {
                 assert_eq!(ShardId(shard.id().0), dataplane::steer::shard_of4(session.inside.source));
                 if let Some(mapping) = shard.mapping(session.mapping) {
                     let external = self.plan.externals[mapping.external as usize].address;
-                    assert_eq!((session.outside.source, session.outside.source_port), (external, mapping.external_port));
-                    assert_eq!((session.inside.source, session.inside.source_port), (mapping.inside, mapping.inside_port));
+                    assert_eq!(
+                        (session.outside.source, session.outside.source_port),
+                        (external, mapping.external_port)
+                    );
+                    assert_eq!(
+                        (session.inside.source, session.inside.source_port),
+                        (mapping.inside, mapping.inside_port)
+                    );
                     assert_eq!(session.proto, mapping.proto);
                 }
             }
@@ -844,8 +854,8 @@ fn icm_16_any_quoted_protocol_of_any_length() {
     let (_, sent) = bench.seen.frames.pop().expect("sent");
     let named = [Drop::IcmpErrorQuote, Drop::IcmpErrorProtocol, Drop::IcmpErrorNoSession];
     let mut translated = 0;
-    for (protocol, quoted, kind) in
-        (0..=255u8).flat_map(|protocol| (0..=64usize).flat_map(move |len| [3u8, 11, 12].map(|kind| (protocol, len, kind))))
+    for (protocol, quoted, kind) in (0..=255u8)
+        .flat_map(|protocol| (0..=64usize).flat_map(move |len| [3u8, 11, 12].map(|kind| (protocol, len, kind))))
     {
         let mut quote = sent[14..].to_vec();
         quote[9] = protocol;

@@ -400,9 +400,8 @@ pub fn udp6(
     hop_limit: u8,
 ) -> Vec<u8> {
     let mac = MACS[usize::from(interface.0) % 2];
-    let builder = PacketBuilder::ethernet2(PEER.0, mac.0)
-        .ipv6(from.0.octets(), to.0.octets(), hop_limit)
-        .udp(from.1, to.1);
+    let builder =
+        PacketBuilder::ethernet2(PEER.0, mac.0).ipv6(from.0.octets(), to.0.octets(), hop_limit).udp(from.1, to.1);
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
     builder.write(&mut frame, payload).unwrap();
     frame
