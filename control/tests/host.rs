@@ -12,7 +12,7 @@ use control::host::{Host, Ignored, Notice, NudState, SETTLING, link_local};
 use dataplane::message::{NeighbourState, ToWorker};
 use dataplane::plan::{
     Filtering, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortForward,
-    PortId, Spec, StaticNat, ZoneId,
+    PortId, PortSpec, Spec, StaticNat, ZoneId,
 };
 use dataplane::time::Time;
 use etherparse::{Icmpv6Type, PacketBuilder, SlicedPacket, TransportSlice};
@@ -123,6 +123,8 @@ fn spec() -> Spec {
         filtering: Filtering::EndpointIndependent,
     };
     Spec {
+        ports: ["lan", "wan"].map(|name| PortSpec { name: name.into() }).into(),
+        zones: vec!["inside".into(), "outside".into()],
         interfaces: vec![inside, interface("uplink", 1, GATEWAY, &["198.51.100.2/24", "2001:db8:f::2/64"])],
         pools: vec![
             pool("public", [198, 51, 100, 64], [198, 51, 100, 65], true, true),

@@ -94,7 +94,7 @@ fn a_start_that_can_not_work_says_why() {
     let busy = taken.local_addr().unwrap().to_string();
     for (from, to, code, words) in [
         ("size: 128M", "size: 4095G", 1, "MiB are free: lower boot.memory.size, or free some"),
-        ("poll: adaptive", "workers: [1023]", 2, "core 1023 does not exist: this machine has"),
+        ("poll: adaptive", "workers: [1023]", 1, "core 1023 does not exist: this machine has"),
         (
             "net_ring0",
             "net_af_packet0,iface=nosuch0",

@@ -23,12 +23,6 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
-    /// Sets a gauge. Only the owning worker calls this.
-    #[inline]
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
     /// The present value.
     #[inline]
     #[must_use]
@@ -108,12 +102,14 @@ drop_reasons! {
     FragmentationNeeded, "route", "fragmentation-needed";
     /// The neighbour did not answer; answered with host or address unreachable.
     NeighbourFailed, "route", "neighbour-failed";
-    /// Too many packets wait for the neighbour's resolution.
+    /// Too many packets wait for this neighbour's resolution, or for resolutions in all.
     NeighbourQueueFull, "route", "neighbour-queue-full";
     /// The neighbour table is full.
     NeighbourTableFull, "route", "neighbour-table-full";
     /// From outside, to an external address or an inside network, and no mapping or forward leads in.
     Unsolicited, "nat44", "unsolicited";
+    /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host.
+    FlowConflict, "nat44", "flow-conflict";
     /// A mapping exists, but its filtering does not admit this sender.
     Filtered, "nat44", "filtered";
     /// The session table is full; existing sessions are not evicted.
@@ -130,7 +126,8 @@ drop_reasons! {
     Protocol, "nat44", "protocol";
     /// From inside to an external address of our own; hairpin is not available yet.
     Hairpin, "nat44", "hairpin";
-    /// An ICMP type that is neither a query nor an error (RFC 5508 REQ-10).
+    /// An ICMP type that is neither a query nor an error, or an error that hosts ignore: redirect, source quench
+    /// (RFC 5508 REQ-11, RFC 6633).
     IcmpType, "nat44", "icmp-type";
     /// An ICMP error whose checksum is wrong (RFC 5508 REQ-3).
     IcmpErrorChecksum, "nat44", "icmp-error-checksum";
@@ -142,7 +139,7 @@ drop_reasons! {
     IcmpErrorNoSession, "nat44", "icmp-error-no-session";
     /// The queue to the control thread is full.
     PuntQueueFull, "host", "punt-queue-full";
-    /// The control thread gave a packet that is not a valid frame or IP packet.
+    /// The control thread gave a packet that is not a valid frame or IP packet, or too large for a buffer.
     HostPacket, "host", "host-packet";
     /// The packet pool is empty, so a packet of the host could not be sent.
     PoolEmpty, "host", "pool-empty";
@@ -309,8 +306,6 @@ pub struct Counters {
     pub session_creations: Counter,
     /// Sessions ended by their timer.
     pub session_timeouts: Counter,
-    /// Sessions ended for another reason: a new connection took their addresses and ports.
-    pub session_replacements: Counter,
     /// Mappings now: TCP, UDP, ICMP. Gauges.
     pub mappings: [Counter; 3],
     /// Mappings that are held down now, their ports not to be reused yet. Gauge.
@@ -353,7 +348,6 @@ impl Counters {
             sessions: Default::default(),
             session_creations: Counter::default(),
             session_timeouts: Counter::default(),
-            session_replacements: Counter::default(),
             mappings: Default::default(),
             mappings_held: Counter::default(),
             mapping_creations: Counter::default(),

@@ -1,8 +1,7 @@
 //! One burst in, each packet disposed of exactly once.
 //!
 //! The life of an IPv4 packet, from top to bottom of this file: [`Engine::process`] reads every frame of the burst and
-//! prefetches what its look-up will touch, then takes the packets in their order; `frame` sends ARP and the like to the
-//! host; `ipv4` asks the plan what the destination means and goes `inbound` (an external address) or `outbound`; there
+//! prefetches what its look-up will touch, then takes the packets in their order, each through `one`: `ipv4` asks the plan what the destination means and goes `inbound` (an external address) or `outbound`; there
 //! the session is found, or policy decides and makes one; `forward4` checks hop count, size and neighbour, all before
 //! anything is changed; the packet is rewritten and put on the output list. Whatever happens to it is its `Verdict`.
 //!
@@ -20,7 +19,7 @@ use crate::counters::{Counters, Drop, IcmpError, MappingFailure, SessionClass};
 use crate::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use crate::packet::checksum::Delta;
 use crate::packet::parse::{self, Fragment, Transport, View4, View6, ethertype, put16};
-use crate::packet::{Packet, PacketPool, error};
+use crate::packet::{Packet, PacketPool, RxChecksum, error, offload};
 use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId};
 use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
@@ -238,6 +237,11 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         self.counters.received.add(burst.len() as u64);
+        for (_, packet) in burst.iter_mut() {
+            if packet.rx_checksum() == RxChecksum::Partial {
+                offload::finish(packet.data_mut());
+            }
+        }
         let mut prepared = ArrayVec::<Prepared, { crate::worker::BURST }>::new();
         for (port, packet) in burst.iter() {
             prepared.push(Prepared::UNREAD);
@@ -268,19 +272,19 @@ impl<P: Packet> Engine<P> {
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);
-                match copy_of(pool, frame) {
-                    Some(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
-                    Some(packet) => {
+                match own_packet(pool, 0, frame) {
+                    Ok(packet) if frame.len() >= parse::ETHERNET => self.host_frame(*interface, packet, out),
+                    Ok(packet) => {
                         self.drop(packet, Drop::HostPacket, out);
                     }
-                    None => self.count_drop(Drop::PoolEmpty),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
             ToWorker::Packet { packet } => {
                 self.counters.from_host.add(1);
-                match own_packet(pool, packet) {
-                    Some(packet) => self.send_own(packet, now, pool, out),
-                    None => self.count_drop(Drop::PoolEmpty),
+                match own_packet(pool, parse::ETHERNET, packet) {
+                    Ok(packet) => self.send_own(packet, now, pool, out),
+                    Err(reason) => self.count_drop(reason),
                 }
             }
         }
@@ -462,7 +466,6 @@ impl<P: Packet> Engine<P> {
             Verdict::Punt => match origin {
                 Origin::Wire(interface) => {
                     untag(&mut packet);
-                    self.counters.punted.add(1);
                     out.events.push_back(FromWorker::Punt { interface, packet });
                     Disposal::Punt
                 }
@@ -474,12 +477,13 @@ impl<P: Packet> Engine<P> {
                     Origin::Own => None,
                 };
                 let (interface, address) = (self.sought.interface(), self.sought.address());
-                match self.neighbours.hold(self.sought, Held { packet, ingress }) {
-                    Ok(new) => {
+                let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
+                if new {
+                    out.events.push_back(FromWorker::Resolve { interface, address });
+                }
+                match held {
+                    Ok(()) => {
                         self.counters.held.add(1);
-                        if new {
-                            out.events.push_back(FromWorker::Resolve { interface, address });
-                        }
                         Disposal::Hold(interface, address)
                     }
                     Err((packet, reason)) => self.drop(packet, reason, out),
@@ -519,7 +523,12 @@ impl<P: Packet> Engine<P> {
             return reason.into();
         }
         match prepared.target {
-            Some(Target::Local) => return Verdict::Punt,
+            Some(Target::Local(interface)) => {
+                // Our address on the inside is as closed to strangers as the hosts there.
+                let (from, to) = (self.zone(ingress), self.zone(interface));
+                let closed = from != to && self.plan.policy.is_closed(from, to, view.destination);
+                return if closed { Drop::Unsolicited.into() } else { Verdict::Punt };
+            }
             Some(Target::Broadcast) => return Drop::Multicast.into(),
             // A frame to all stations is not forwarded (RFC 1812 §5.3.4).
             _ if packet.data().first().is_some_and(|byte| byte & 1 != 0) => return Drop::Multicast.into(),
@@ -543,7 +552,7 @@ impl<P: Packet> Engine<P> {
     ) -> Verdict {
         let zone = self.zone(ingress);
         if let Some(flow) = prepared.flow {
-            if let Some(id) = self.live_session(&flow, now) {
+            if let Some(id) = self.live_session(zone, &flow, now) {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
         } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
@@ -584,7 +593,7 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) -> Verdict {
         if let Some(flow) = flow {
-            if let Some(id) = self.live_session(&flow, now) {
+            if let Some(id) = self.live_session(self.zone(ingress), &flow, now) {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
             match self.open_inbound(ingress, packet, view, external, &flow, now, out) {
@@ -592,7 +601,7 @@ impl<P: Packet> Engine<P> {
                 verdict => return verdict,
             }
         } else if view.transport == Transport::IcmpError {
-            return match self.error_from_outside(packet, view, external, now, out) {
+            return match self.error_from_outside(ingress, packet, view, external, now, out) {
                 Ok(verdict) => verdict,
                 Err(reason) => reason.into(),
             };
@@ -658,7 +667,11 @@ impl<P: Packet> Engine<P> {
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+                let before = session.tcp.state();
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
+                if session.tcp.state() == State::Init && before != State::Init {
+                    session.opened_inside = outbound;
+                }
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
@@ -675,19 +688,30 @@ impl<P: Packet> Engine<P> {
                 (class, restart)
             }
             Proto::Udp | Proto::Icmp => {
-                let refresh = outbound || session.inbound_refresh;
-                (session.class, refresh.then(|| idle_time(timers, session.class, session.inside.destination_port)))
+                let (class, mapping, inbound_refresh) = (session.class, session.mapping, session.inbound_refresh);
+                let idle = idle_time(timers, class, session.inside.destination_port);
+                if outbound && !inbound_refresh {
+                    shard.keep_mapping(mapping, true, now + idle);
+                }
+                (class, (outbound || inbound_refresh).then_some(idle))
             }
         };
         shard.refresh(&self.counters, id, class, restart.map(|idle| now + idle));
     }
 
     /// The session of a flow, if it has one that has not ended.
-    fn live_session(&mut self, flow: &Flow, now: Time) -> Option<u32> {
+    ///
+    /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
+    fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
-        if shard.session(id).is_some_and(|session| session.deadline > now) {
-            return Some(id);
+        let session = shard.session(id)?;
+        if session.deadline > now {
+            let side = match flow.direction {
+                Direction::Outbound => session.inside_zone,
+                Direction::Inbound => session.outside_zone,
+            };
+            return (side == zone).then_some(id);
         }
         context.counters.session_timeouts.add(1);
         shard.remove_session(&mut context, id);
@@ -748,7 +772,8 @@ impl<P: Packet> Engine<P> {
         let outside = outside_tuple(flow.tuple, external, port);
         let rule = rule.reference();
         let inside = flow.tuple;
-        let new = NewSession { inside, outside, mapping, rule, filtering, inbound_refresh, opened_inside: true };
+        let zones = (self.zone(ingress), self.zone(egress.interface));
+        let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
         match self.open(packet.data(), view, flow, new, now) {
             Ok((addresses, transport)) => {
                 self.translate(ingress, packet, view, Direction::Outbound, &outside, addresses, transport, egress)
@@ -802,12 +827,13 @@ impl<P: Packet> Engine<P> {
         };
         self.story.rule = rule;
         if zone != from {
-            return Drop::Unsolicited.into();
+            return if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::Unsolicited }.into();
         }
         let (shard, context) = self.shard_at(flow.shard, now);
+        let permission = || shard.permission(context.secret, inside, inside_port, flow.proto, remote);
         let admitted = match filtering {
             Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => shard.permits(&context, inside, inside_port, flow.proto, remote),
+            Filtering::AddressDependent => permission().is_some(),
             Filtering::AddressPortDependent => false,
         };
         if !admitted {
@@ -821,11 +847,11 @@ impl<P: Packet> Engine<P> {
             Err(verdict) => return verdict,
         };
         let outside = flow.tuple;
-        let source_port = if outside.source_port == 0 && flow.proto == Proto::Icmp { 0 } else { inside_port };
-        let tuple = Tuple4 { source: inside, source_port, ..outside };
+        let tuple = Tuple4 { source: inside, source_port: inside_port, ..outside };
         let new = NewSession {
             inside: tuple,
             outside,
+            zones: (self.zone(egress.interface), zone),
             mapping,
             rule,
             filtering,
@@ -862,11 +888,25 @@ impl<P: Packet> Engine<P> {
         };
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
         let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
+        let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
+        // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto) {
+            if shard.session(id).is_some_and(|session| session.deadline > now) {
+                shard.abandon_mapping(&mut context, new.mapping);
+                return Err(Drop::FlowConflict);
+            }
+            context.counters.session_timeouts.add(1);
+            shard.remove_session(&mut context, id);
+        }
+        let mut deadline = now + idle;
+        if !new.inbound_refresh && flow.proto != Proto::Tcp {
+            deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
+        }
         let session = Session {
             inside: new.inside,
             outside: new.outside,
-            deadline: now + idle,
+            deadline,
             generation,
             mapping: new.mapping,
             rule: new.rule,
@@ -875,14 +915,15 @@ impl<P: Packet> Engine<P> {
             proto: flow.proto,
             class,
             opened_inside: new.opened_inside,
-            permission: new.filtering == Filtering::AddressDependent,
+            permission: NONE,
+            inside_zone: new.zones.0,
+            outside_zone: new.zones.1,
             inbound_refresh: new.inbound_refresh,
             tcp,
             link: wheel::Link::default(),
         };
-        if let Err(reason) = shard.add_session(&mut context, session) {
-            shard.end_mapping(&mut context, new.mapping);
-            self.counters.mapping_failures[MappingFailure::Memory as usize].add(1);
+        if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
+            shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);
         }
         self.story.session = SessionStep::New;
@@ -894,6 +935,7 @@ impl<P: Packet> Engine<P> {
     /// From outside: the quoted packet is one that we sent, from an external address.
     fn error_from_outside(
         &mut self,
+        ingress: InterfaceId,
         packet: &mut P,
         view: &View4,
         external: u32,
@@ -914,21 +956,27 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
-        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
-            (session.inside, session.rule)
+        let (inside, rule, from) = if let Some(session) = session.filter(|session| session.deadline > now) {
+            (session.inside, session.rule, session.outside_zone)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
         {
             // No session with that remote any more, but the mapping still says who sent it.
             let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
-            (inside, RuleRef::Nat44(mapping.rule))
+            let rule = plan.spec.nat44.get(usize::from(mapping.rule)).ok_or(Drop::IcmpErrorNoSession)?;
+            (inside, RuleRef::Nat44(mapping.rule), rule.to)
         } else {
             let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
             let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
-            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
+            let inside = Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent };
+            (inside, entry.rule, entry.outside_zone)
         };
+        let zone = self.zone(ingress);
+        if zone != from {
+            return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
+        }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, inside.source, out) {
             Ok(egress) => egress,
@@ -954,6 +1002,10 @@ impl<P: Packet> Engine<P> {
             return Err(Drop::Fragment);
         }
         let quote = icmp::quote(packet.data(), view)?;
+        // The error goes back to where the packet came from, and nowhere else.
+        if quote.tuple.source != view.destination {
+            return Err(Drop::IcmpErrorNoSession);
+        }
         // An outbound packet of the flow is the delivered one, turned round.
         let key = quote.tuple.reversed();
         let shard_id = shard_of4(key.source);
@@ -962,7 +1014,7 @@ impl<P: Packet> Engine<P> {
         let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
         let session = *session.filter(|session| session.deadline > now).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
-        let own = self.plan.policy.whole_out(view.source);
+        let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);
         self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(view, view.destination, out) {
@@ -993,7 +1045,7 @@ impl<P: Packet> Engine<P> {
             return if on_link && icmp { Verdict::Punt } else { Drop::Multicast.into() };
         }
         let target = self.plan.target6(view.destination);
-        let own = target == Some(Target::Local) || view.destination == interface.mac.link_local().to_bits();
+        let own = matches!(target, Some(Target::Local(_))) || view.destination == interface.mac.link_local().to_bits();
         if own {
             return Verdict::Punt;
         }
@@ -1362,6 +1414,8 @@ impl<P: Packet> Engine<P> {
 struct NewSession {
     inside: Tuple4,
     outside: Tuple4,
+    /// Inside and outside.
+    zones: (ZoneId, ZoneId),
     mapping: u32,
     rule: RuleRef,
     filtering: Filtering,
@@ -1400,10 +1454,11 @@ fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
 }
 
-/// Whether a packet may be the first of a session: of TCP a SYN, of an ICMP query the request.
+/// Whether a packet may be the first of a session: of TCP a SYN and nothing more, of an ICMP query the request.
 fn may_open(view: &View4) -> bool {
+    use crate::packet::parse::tcp_flags::{ACK, FIN, RST, SYN};
     match view.transport {
-        Transport::Tcp(flags) => flags & (parse::tcp_flags::SYN | parse::tcp_flags::RST) == parse::tcp_flags::SYN,
+        Transport::Tcp(flags) => flags & (FIN | SYN | RST | ACK) == SYN,
         Transport::IcmpQuery(request) => request,
         Transport::Udp => true,
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,
@@ -1440,7 +1495,7 @@ fn next_hop_of(target: Option<Target>, on_link: impl FnOnce(InterfaceId) -> Neig
     match target? {
         Target::Via(router) => Some(router),
         Target::OnLink(interface) => Some(on_link(interface)),
-        Target::Local | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
+        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
     }
 }
 
@@ -1485,19 +1540,12 @@ fn untag<P: Packet>(packet: &mut P) {
     }
 }
 
-/// A packet of the pool with this content.
-fn copy_of<L: PacketPool>(pool: &mut L, frame: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    packet.append(frame.len()).then(|| packet.data_mut().copy_from_slice(frame))?;
-    Some(packet)
-}
-
-/// An IP packet of the host, behind an empty Ethernet header.
-fn own_packet<L: PacketPool>(pool: &mut L, ip: &[u8]) -> Option<L::Packet> {
-    let mut packet = pool.alloc()?;
-    let room = packet.append(parse::ETHERNET + ip.len());
-    let (ethernet, rest) = packet.data_mut().split_at_mut_checked(parse::ETHERNET).filter(|_| room)?;
-    ethernet.fill(0);
-    rest.copy_from_slice(ip);
-    Some(packet)
+/// A packet of the pool for the host: `empty` bytes for the Ethernet header, then `content`.
+fn own_packet<L: PacketPool>(pool: &mut L, empty: usize, content: &[u8]) -> Result<L::Packet, Drop> {
+    let mut packet = pool.alloc().ok_or(Drop::PoolEmpty)?;
+    let room = packet.append(empty + content.len());
+    let (header, rest) = packet.data_mut().split_at_mut_checked(empty).filter(|_| room).ok_or(Drop::HostPacket)?;
+    header.fill(0);
+    rest.copy_from_slice(content);
+    Ok(packet)
 }

@@ -44,7 +44,7 @@ pub enum ToWorker {
         /// From the IP header on.
         packet: Box<[u8]>,
     },
-    /// Finish: hold nothing more and leave the loop.
+    /// Leave the loop. Packets still held are freed with the worker.
     Stop,
 }
 

@@ -22,7 +22,7 @@ pub struct PortId(pub u16);
 pub struct InterfaceId(pub u16);
 
 /// Index of a zone in [`Spec::zones`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ZoneId(pub u8);
 
 /// Index of a pool in [`Spec::pools`].
@@ -359,7 +359,7 @@ pub struct IcmpPolicy {
     pub rate: u32,
     /// Errors at once.
     pub burst: u32,
-    /// Interfaces on which errors are originated at all (RFC 5508 REQ-9), by index; those not listed send them.
+    /// Interfaces about whose packets no errors are originated (RFC 5508 REQ-9).
     pub silent: Vec<InterfaceId>,
 }
 
@@ -410,8 +410,8 @@ pub struct External {
 /// What a destination address means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One of the gateway's own.
-    Local,
+    /// One of the gateway's own, on this interface.
+    Local(InterfaceId),
     /// An external address; its index is `first_id + (destination - first_address)`.
     External {
         /// The first address of the range, host order.
@@ -525,9 +525,11 @@ impl Plan {
             }
         }
         // After every prefix, so that no other interface's broadcast address hides one of our own.
-        for prefix in spec.interfaces.iter().flat_map(|interface| &interface.addresses) {
-            let len = if prefix.address.is_ipv4() { 32 } else { 128 };
-            self.route(IpPrefix { address: prefix.address, len }, Target::Local);
+        for (interface, id) in spec.interfaces.iter().zip(0..) {
+            for prefix in &interface.addresses {
+                let len = if prefix.address.is_ipv4() { 32 } else { 128 };
+                self.route(IpPrefix { address: prefix.address, len }, Target::Local(InterfaceId(id)));
+            }
         }
         Ok(())
     }

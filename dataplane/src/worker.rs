@@ -44,6 +44,8 @@ pub struct Poll {
     pub received: usize,
     /// Messages of the control thread applied.
     pub messages: usize,
+    /// Time has brought more about than one turn takes care of.
+    pub more: bool,
     /// The control thread asked to stop.
     pub stop: bool,
 }
@@ -130,7 +132,9 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
     /// One turn: applies messages, takes a burst from every port through the engine, lets time pass, transmits.
     pub fn poll_once(&mut self, now: Time) -> Poll {
         let mut poll = Poll::default();
+        // While the control thread does not listen, it is not listened to either: so what waits for it stays bounded.
         while poll.messages < MESSAGES
+            && self.out.events.len() < MESSAGES
             && let Ok(message) = self.inbox.try_recv()
         {
             poll.messages += 1;
@@ -149,7 +153,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 self.flush();
             }
         }
-        self.engine.tick(now);
+        poll.more = self.engine.tick(now);
         let counters = self.engine.counters();
         counters.polls.add(1);
         if poll.received == 0 {
@@ -183,20 +187,18 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             received.extend(out.dropped.drain(..out.dropped.len().min(BURST)));
             Packet::discard(received);
         }
-        // What the control thread must hear waits if its queue is full; packets do not.
-        while let Some(event) = out.events.pop_front() {
+        // What the control thread must hear waits if its queue is full; packets do not, not even behind what waits.
+        for _ in 0..out.events.len() {
+            let Some(event) = out.events.pop_front() else { break };
+            let punted = u64::from(matches!(event, FromWorker::Punt { .. }));
             match outbox.try_send(event) {
-                Ok(()) => {}
+                Ok(()) => counters.punted.add(punted),
                 Err(
                     TrySendError::Full(FromWorker::Punt { .. }) | TrySendError::Disconnected(FromWorker::Punt { .. }),
                 ) => {
-                    counters.punted.sub(1);
                     counters.dropped[Drop::PuntQueueFull as usize].add(1);
                 }
-                Err(TrySendError::Full(event)) => {
-                    out.events.push_front(event);
-                    break;
-                }
+                Err(TrySendError::Full(event)) => out.events.push_back(event),
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }

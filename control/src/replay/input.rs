@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use dataplane::packet::HeapPacket;
+use dataplane::packet::{HeapPacket, offload};
 use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
 use dataplane::time::Time;
 
-use super::{NEIGHBOUR, offload};
+use super::NEIGHBOUR;
 use crate::capture::{CaptureError, CaptureReader, LinkType, Record};
 
 const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];

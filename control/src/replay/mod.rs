@@ -16,7 +16,6 @@
 
 mod device;
 mod input;
-mod offload;
 mod report;
 
 use std::collections::BTreeSet;

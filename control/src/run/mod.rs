@@ -98,7 +98,7 @@ impl RunError {
     /// Whether the configuration is at fault, rather than the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, RunError::Core { .. } | RunError::Mtu { .. } | RunError::Plan(_))
+        matches!(self, RunError::Mtu { .. } | RunError::Plan(_))
     }
 }
 

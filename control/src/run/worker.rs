@@ -165,7 +165,7 @@ fn work(worker: &mut Worker<Queue, Mempool>, backoff: &mut Backoff, clock: Clock
         if poll.stop {
             return;
         }
-        if poll.received + poll.messages == 0 {
+        if poll.received + poll.messages == 0 && !poll.more {
             backoff.wait();
             now = clock.now();
         } else {

@@ -135,8 +135,11 @@ impl Port {
         let open = OpenPort::probe(eal, &config.device)?;
         let info = open.configure(config, pools)?;
         let open = Arc::new(open);
+        // These hand over what a kernel's network stack sends, and do not say that a checksum is unfinished.
+        let from_kernel = matches!(info.driver.as_str(), "net_af_packet" | "net_af_xdp");
         // SAFETY: `configure` has set up as many queues as there are pools and started the port; each id is given once.
-        let queues = (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id) }).collect();
+        let queues =
+            (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
         Ok((Port { open, info: Arc::new(info) }, queues))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::mbuf::Mbuf;
 use super::port::OpenPort;
+use crate::packet::{Packet, offload};
 use crate::worker::{Burst, Device};
 
 /// A receive queue and a transmit queue of a port: made once by [`Port::open`](super::Port::open), and moved into the
@@ -13,6 +14,8 @@ use crate::worker::{Burst, Device};
 pub struct Queue {
     port: Arc<OpenPort>,
     id: u16,
+    /// Transport checksums may be unfinished, and nothing says so.
+    from_kernel: bool,
 }
 
 impl Queue {
@@ -20,8 +23,8 @@ impl Queue {
     ///
     /// # Safety
     /// The port is started with that many receive and transmit queues, and this is the only `Queue` with that id.
-    pub(super) unsafe fn new(port: Arc<OpenPort>, id: u16) -> Self {
-        Queue { port, id }
+    pub(super) unsafe fn new(port: Arc<OpenPort>, id: u16, from_kernel: bool) -> Self {
+        Queue { port, id, from_kernel }
     }
 }
 
@@ -38,6 +41,11 @@ impl Device for Queue {
             let free = burst.as_mut_ptr().add(len).cast();
             let received = dpdk_sys::rte_eth_rx_burst(self.port.id(), self.id, free, room);
             burst.set_len(len + usize::from(received));
+        }
+        if self.from_kernel {
+            for packet in &mut burst[len..] {
+                offload::finish(packet.data_mut());
+            }
         }
     }
 

@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod checksum;
 pub mod error;
 pub mod heap;
+pub mod offload;
 pub mod parse;
 
 pub use buffer::{Packet, PacketPool, RxChecksum};

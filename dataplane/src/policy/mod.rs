@@ -4,7 +4,7 @@
 //! whole-address entry, its port forward, the first rule that covers it. From outside: the static entry of the
 //! destination, or a mapping whose filtering admits the sender.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::plan::{Filtering, ForwardProtocol, IpPrefix, PlanError, Spec, ZoneId};
@@ -75,6 +75,8 @@ pub struct Policy {
     whole: Vec<StaticEntry>,
     whole_by_inside: HashMap<u32, u16>,
     forwards: Vec<StaticEntry>,
+    /// Hosts behind a forward, with the zone that it serves.
+    forwarded: HashSet<(u32, ZoneId)>,
     forwards_in: HashMap<(u32, Proto, u16), u16>,
     forwards_out: HashMap<(u32, Proto, u16), u16>,
 }
@@ -93,6 +95,7 @@ impl Policy {
             whole: Vec::new(),
             whole_by_inside: HashMap::new(),
             forwards: Vec::new(),
+            forwarded: HashSet::new(),
             forwards_in: HashMap::new(),
             forwards_out: HashMap::new(),
         };
@@ -147,6 +150,7 @@ impl Policy {
                     return Err(PlanError::Overlap(format!("forward {}", forward.name), format!("forward {other}")));
                 }
             }
+            policy.forwarded.insert((entry.inside, entry.outside_zone));
             policy.forwards.push(entry);
         }
         Ok(policy)
@@ -172,7 +176,9 @@ impl Policy {
     pub fn is_closed(&self, from: ZoneId, to: ZoneId, destination: u32) -> bool {
         let rules = self.rules.get(usize::from(to.0) * self.zones + usize::from(from.0));
         let translated = rules.is_some_and(|rules| rules.iter().any(|rule| Match4::any(&rule.source, destination)));
-        translated || self.whole_out(destination).is_some_and(|entry| entry.outside_zone == from)
+        translated
+            || self.forwarded.contains(&(destination, from))
+            || self.whole_out(destination).is_some_and(|entry| entry.outside_zone == from)
     }
 
     /// The static entry that a flow from inside leaves by: of its whole address, or of its port.

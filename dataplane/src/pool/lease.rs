@@ -20,7 +20,7 @@ const STATIC: u8 = 0xfe;
 pub enum Owner {
     /// Nobody: no mapping can exist here.
     Free,
-    /// It holds static ports; the static tables say where they lead.
+    /// It is never leased: it holds static ports, and the static tables say where they lead; or the pool leaves it out.
     Static,
     /// This shard.
     Shard(ShardId),
@@ -56,7 +56,14 @@ impl Leases {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let addresses = plan.externals.iter().map(|external| {
-            let is_static = |block: usize| external.static_blocks.iter().any(|&b| usize::from(b) == block);
+            let pool = external.pool.and_then(|pool| plan.spec.pools.get(usize::from(pool.0)));
+            let range = pool.map_or(0..=0, |pool| {
+                usize::from(*pool.ports.start()) / BLOCK_PORTS..=usize::from(*pool.ports.end()) / BLOCK_PORTS
+            });
+            // A block that the pool does not give out is never leased either.
+            let is_static = |block: usize| {
+                !range.contains(&block) || external.static_blocks.iter().any(|&b| usize::from(b) == block)
+            };
             let owners: Box<[AtomicU8]> = (0..if external.pool.is_some() { BLOCKS } else { 0 })
                 .map(|block| AtomicU8::new(if is_static(block) { STATIC } else { FREE }))
                 .collect();
@@ -108,6 +115,12 @@ impl Leases {
 }
 
 impl AddressLeases {
+    /// Whether no block of the address is free.
+    #[inline]
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.free.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether more than half of the address's blocks are free.
     #[inline]
     pub(super) fn plenty(&self) -> bool {

@@ -70,13 +70,15 @@ pub struct Want {
 pub struct Ports {
     shard: ShardId,
     heads: Box<[u16]>,
+    /// For each address, a bit for each protocol of which our blocks there have no port left.
+    full: Box<[u8]>,
 }
 
 impl Ports {
     /// No blocks yet, for this many external addresses.
     #[must_use]
     pub fn new(shard: ShardId, externals: usize) -> Self {
-        Ports { shard, heads: vec![NIL; externals].into() }
+        Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into() }
     }
 
     /// Takes a port of the external address. `random` is the keyed hash of the attempt number.
@@ -88,6 +90,11 @@ impl Ports {
         mut random: impl FnMut(u32) -> u64,
     ) -> Option<u16> {
         let address = leases.address(external)?;
+        let proto = 1 << want.proto.index();
+        // An exhausted address is known at once, not searched anew for every refused flow.
+        if address.is_exhausted() && self.full.get(external as usize).is_some_and(|full| full & proto != 0) {
+            return None;
+        }
         if want.preserve && want.port != 0 && want.range.contains(&want.port) {
             let block = usize::from(want.port) / BLOCK_PORTS;
             let bit = 1u64 << (usize::from(want.port) % BLOCK_PORTS);
@@ -116,6 +123,9 @@ impl Ports {
                 return found;
             }
         }
+        if let Some(full) = self.full.get_mut(external as usize) {
+            *full |= proto;
+        }
         None
     }
 
@@ -124,6 +134,9 @@ impl Ports {
         let number = usize::from(port) / BLOCK_PORTS;
         let Some(address) = leases.address(external) else { return };
         let Some(block) = address.blocks.get(number) else { return };
+        if let Some(full) = self.full.get_mut(external as usize) {
+            *full = 0;
+        }
         let used = &block.used[proto.index()];
         used.store(used.load(Ordering::Relaxed) & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
         if block.used.iter().all(|used| used.load(Ordering::Relaxed) == 0) {
@@ -155,6 +168,9 @@ impl Ports {
 
     /// A port in a block that nobody holds.
     fn in_new(&mut self, address: &AddressLeases, external: u32, class: &Class, seed: u64) -> Option<u16> {
+        if address.is_exhausted() {
+            return None;
+        }
         let blocks = class.blocks();
         let count = blocks.len();
         let start = reduce(seed >> 32, count);

@@ -153,28 +153,28 @@ impl<P> Neighbours<P> {
         }
     }
 
-    /// Holds a packet for a neighbour. True if the neighbour is new, hence to be asked for.
+    /// Holds a packet for a neighbour. The flag says that the neighbour is new, hence to be asked for, whether or not there
+    /// was room for the packet.
     ///
     /// # Errors
     /// Gives the packet back, with the reason to drop it.
-    pub fn hold(&mut self, neighbour: Neighbour, held: Held<P>) -> Result<bool, (P, Drop)> {
+    pub fn hold(&mut self, neighbour: Neighbour, held: Held<P>) -> (bool, Result<(), (P, Drop)>) {
         let new = !self.table.contains_key(&neighbour);
         if new && self.table.len() >= self.table_max {
-            return Err((held.packet, Drop::NeighbourTableFull));
+            return (false, Err((held.packet, Drop::NeighbourTableFull)));
         }
-        let slot = self.free;
-        let Some(entry) = self.slots.get(slot as usize) else { return Err((held.packet, Drop::NeighbourQueueFull)) };
-        let after = entry.next;
         let empty = State::Incomplete { first: NIL, last: NIL, count: 0 };
         let state = self.table.entry(neighbour).or_insert(empty);
-        let State::Incomplete { first, last, count } = state else {
-            return Err((held.packet, Drop::NeighbourQueueFull));
+        let slot = self.free;
+        let (State::Incomplete { first, last, count }, Some(entry)) = (state, self.slots.get_mut(slot as usize)) else {
+            return (new, Err((held.packet, Drop::NeighbourQueueFull)));
         };
         if *count >= self.held_per_neighbour {
-            return Err((held.packet, Drop::NeighbourQueueFull));
+            return (new, Err((held.packet, Drop::NeighbourQueueFull)));
         }
-        self.free = after;
         *count += 1;
+        self.free = entry.next;
+        *entry = Slot { held: Some(held), next: NIL };
         let before = std::mem::replace(last, slot);
         if *first == NIL {
             *first = slot;
@@ -182,10 +182,7 @@ impl<P> Neighbours<P> {
         if let Some(before) = self.slots.get_mut(before as usize) {
             before.next = slot;
         }
-        if let Some(entry) = self.slots.get_mut(slot as usize) {
-            *entry = Slot { held: Some(held), next: NIL };
-        }
-        Ok(new)
+        (new, Ok(()))
     }
 
     /// Applies what the control thread publishes. The packets that waited are then taken one by one with

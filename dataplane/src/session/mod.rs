@@ -16,7 +16,7 @@ pub mod slab;
 pub mod tcp;
 pub mod wheel;
 
-pub use record::{Direction, Mapping, NONE, Session, Subscriber, Tuple4};
+pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -43,7 +43,7 @@ enum Kind {
     Inside,
     /// A session, by its outside tuple.
     Outside,
-    /// A session, as permission for its remote address.
+    /// A permission, by its inside endpoint and remote address.
     Permission,
     /// A mapping, by its inside endpoint and pool.
     MappingInside,
@@ -88,7 +88,7 @@ impl Secret {
     /// Hash of a key of two words, for the index: a folded multiplication, twice.
     #[inline]
     fn index_hash(&self, a: u64, b: u64) -> u32 {
-        let once = folded(a ^ self.words[0], b ^ self.words[1] | 1);
+        let once = folded(a ^ self.words[0], b ^ self.words[1]);
         let twice = folded(once ^ self.words[1], 0x9e37_79b9_7f4a_7c15);
         #[allow(clippy::cast_possible_truncation)] // half of it is enough
         {
@@ -135,6 +135,7 @@ pub struct Arenas {
     sessions: SlabArena<Session>,
     mappings: SlabArena<Mapping>,
     subscribers: SlabArena<Subscriber>,
+    permissions: SlabArena<Permission>,
     sessions_left: u32,
     mappings_left: u32,
 }
@@ -149,20 +150,22 @@ impl Arenas {
             sessions: SlabArena::new(SlabArena::<Session>::segments_for(sessions, SHARDS)),
             mappings: SlabArena::new(SlabArena::<Mapping>::segments_for(mappings, SHARDS)),
             subscribers: SlabArena::new(SlabArena::<Subscriber>::segments_for(mappings, SHARDS)),
+            permissions: SlabArena::new(SlabArena::<Permission>::segments_for(sessions, SHARDS)),
             sessions_left: limits.sessions,
             mappings_left: limits.mappings,
         }
     }
 
-    /// What no shard holds: segments of index, sessions, mappings and subscribers, and how many sessions and mappings may
+    /// What no shard holds: segments of index, sessions, mappings, subscribers and permissions, and how many sessions and mappings may
     /// still be made.
     #[must_use]
-    pub fn free(&self) -> [usize; 6] {
+    pub fn free(&self) -> [usize; 7] {
         [
             self.buckets.free(),
             self.sessions.free(),
             self.mappings.free(),
             self.subscribers.free(),
+            self.permissions.free(),
             self.sessions_left as usize,
             self.mappings_left as usize,
         ]
@@ -194,6 +197,7 @@ pub struct Shard {
     sessions: Slab<Session>,
     mappings: Slab<Mapping>,
     subscribers: Slab<Subscriber>,
+    permissions: Slab<Permission>,
     timers: Wheel,
     hold_downs: Wheel,
     ports: Ports,
@@ -211,6 +215,7 @@ impl Shard {
             sessions: Slab::new(SlabArena::<Session>::segments_for(sessions, 1)),
             mappings: Slab::new(SlabArena::<Mapping>::segments_for(mappings, 1)),
             subscribers: Slab::new(SlabArena::<Subscriber>::segments_for(mappings, 1)),
+            permissions: Slab::new(SlabArena::<Permission>::segments_for(sessions, 1)),
             timers: Wheel::new(now),
             hold_downs: Wheel::new(now),
             ports: Ports::new(id, plan.externals.len()),
@@ -307,19 +312,52 @@ impl Shard {
         self.index.find(hash, matches).map(|value| value & ID_MASK)
     }
 
-    /// Whether an inside endpoint has a live session with this remote address (address-dependent filtering).
+    /// Leave for a remote address to send to an inside endpoint: it has a session there (address-dependent filtering). A
+    /// session that has ended counts until it is reclaimed.
     #[must_use]
-    pub fn permits(&self, context: &Context, inside: u32, port: u16, proto: Proto, remote: u32) -> bool {
-        let hash = context.secret.endpoint_hash(Kind::Permission, inside, port, proto, remote);
+    pub fn permission(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, remote: u32) -> Option<u32> {
+        let hash = secret.endpoint_hash(Kind::Permission, inside, port, proto, remote);
         let matches = |value| {
-            Kind::Permission.id(value).and_then(|id| self.sessions.get(id)).is_some_and(|session| {
-                let tuple = &session.inside;
-                (tuple.source, tuple.source_port, tuple.destination) == (inside, port, remote)
-                    && session.proto == proto
-                    && session.deadline > context.now
+            Kind::Permission.id(value).and_then(|id| self.permissions.get(id)).is_some_and(|permission| {
+                let Permission { inside: address, inside_port, remote: sender, .. } = *permission;
+                (address, inside_port, sender) == (inside, port, remote) && permission.proto == proto
             })
         };
-        self.index.find(hash, matches).is_some()
+        self.index.find(hash, matches).map(|value| value & ID_MASK)
+    }
+
+    /// Counts a session under its permission, which is made if there is none.
+    fn hold_permission(&mut self, context: &mut Context, session: &Session) -> Option<u32> {
+        let Tuple4 { source: inside, source_port: inside_port, destination: remote, .. } = session.inside;
+        let proto = session.proto;
+        let id = match self.permission(context.secret, inside, inside_port, proto, remote) {
+            Some(id) => id,
+            None => {
+                let permission = Permission { inside, remote, inside_port, proto, sessions: 0 };
+                let id = self.permissions.insert(&mut context.arenas.permissions, permission)?;
+                let hash = context.secret.endpoint_hash(Kind::Permission, inside, inside_port, proto, remote);
+                if !self.enter(context, hash, Kind::Permission.value(id)) {
+                    self.permissions.remove(&mut context.arenas.permissions, id);
+                    return None;
+                }
+                id
+            }
+        };
+        if let Some(permission) = self.permissions.get_mut(id) {
+            permission.sessions += 1;
+        }
+        Some(id)
+    }
+
+    fn drop_permission(&mut self, context: &mut Context, id: u32) {
+        let Some(permission) = self.permissions.get_mut(id) else { return };
+        permission.sessions = permission.sessions.saturating_sub(1);
+        if permission.sessions == 0 {
+            let Permission { inside, remote, inside_port, proto, .. } = *permission;
+            let hash = context.secret.endpoint_hash(Kind::Permission, inside, inside_port, proto, remote);
+            self.index.remove(&mut context.arenas.buckets, hash, Kind::Permission.value(id));
+            self.permissions.remove(&mut context.arenas.permissions, id);
+        }
     }
 
     /// Makes a mapping for an inside endpoint by a NAT44 rule: pairs the subscriber with an external address, and takes
@@ -373,7 +411,7 @@ impl Shard {
             },
             rule,
             sessions: 0,
-            deadline: Time::NEVER,
+            deadline: Time::ZERO,
             subscriber,
             link: wheel::Link::default(),
         };
@@ -455,14 +493,25 @@ impl Shard {
     ///
     /// # Errors
     /// [`Drop::SessionTableFull`]; the mapping is then as before.
-    pub fn add_session(&mut self, context: &mut Context, session: Session) -> Result<u32, Drop> {
+    pub fn add_session(
+        &mut self,
+        context: &mut Context,
+        mut session: Session,
+        filtering: Filtering,
+    ) -> Result<u32, Drop> {
         if context.arenas.sessions_left == 0 {
             return Err(Drop::SessionTableFull);
         }
-        let id = self.sessions.insert(&mut context.arenas.sessions, session).ok_or(Drop::SessionTableFull)?;
-        let entered =
-            session_entries(context.secret, &session).all(|(hash, kind)| self.enter(context, hash, kind.value(id)));
-        if !entered {
+        session.permission = match filtering {
+            Filtering::AddressDependent => self.hold_permission(context, &session).ok_or(Drop::SessionTableFull)?,
+            Filtering::EndpointIndependent | Filtering::AddressPortDependent => NONE,
+        };
+        let Some(id) = self.sessions.insert(&mut context.arenas.sessions, session) else {
+            self.drop_permission(context, session.permission);
+            return Err(Drop::SessionTableFull);
+        };
+        let entries = session_entries(context.secret, &session);
+        if !entries.into_iter().all(|(hash, kind)| self.enter(context, hash, kind.value(id))) {
             self.forget_session(context, id, &session);
             return Err(Drop::SessionTableFull);
         }
@@ -514,26 +563,43 @@ impl Shard {
             self.index.remove(&mut context.arenas.buckets, hash, kind.value(id));
         }
         self.sessions.remove(&mut context.arenas.sessions, id);
+        self.drop_permission(context, session.permission);
     }
 
     /// A mapping without sessions ends. Its port stays unused for a while, if strangers could know it (RFC 6888 REQ-8;
     /// other filterings are exempt by REQ-8 c).
-    pub fn end_mapping(&mut self, context: &mut Context, id: u32) {
+    fn end_mapping(&mut self, context: &mut Context, id: u32) {
+        let hold = context.plan.spec.timers.hold_down;
         let Some(mapping) = self.mappings.get_mut(id) else { return };
-        if mapping.sessions > 0 {
+        if mapping.filtering != Filtering::EndpointIndependent || hold == Duration::ZERO {
+            self.abandon_mapping(context, id);
             return;
         }
-        let hold = context.plan.spec.timers.hold_down;
         mapping.deadline = context.now + hold;
         let copy = *mapping;
         self.forget_mapping(context, id, &copy);
         context.counters.mappings[copy.proto.index()].sub(1);
-        if copy.filtering == Filtering::EndpointIndependent && hold > Duration::ZERO {
-            context.counters.mappings_held.add(1);
-            self.hold_downs.arm(&mut self.mappings, id, copy.deadline);
-        } else {
-            self.free_mapping(context, id, &copy);
+        context.counters.mappings_held.add(1);
+        self.hold_downs.arm(&mut self.mappings, id, copy.deadline);
+    }
+
+    /// A mapping without sessions ends, and its port is free at once: nobody has seen it, or nobody could use it.
+    pub fn abandon_mapping(&mut self, context: &mut Context, id: u32) {
+        let Some(mapping) = self.mappings.get(id).copied().filter(|mapping| mapping.sessions == 0) else { return };
+        self.forget_mapping(context, id, &mapping);
+        context.counters.mappings[mapping.proto.index()].sub(1);
+        self.free_mapping(context, id, &mapping);
+    }
+
+    /// A session lasts until `deadline`, in a mapping that only packets from inside keep alive (RFC 4787 REQ-6): one of
+    /// them moves the mapping's end; any other's session ends no later than the mapping. Returns the session's deadline.
+    pub fn keep_mapping(&mut self, id: u32, from_inside: bool, deadline: Time) -> Time {
+        let Some(mapping) = self.mappings.get_mut(id) else { return deadline };
+        if !from_inside {
+            return deadline.min(mapping.deadline);
         }
+        mapping.deadline = mapping.deadline.max(deadline);
+        deadline
     }
 
     fn forget_mapping(&mut self, context: &mut Context, id: u32, mapping: &Mapping) {
@@ -605,13 +671,10 @@ fn mapping_entries(secret: &Secret, mapping: &Mapping) -> [(u32, Kind); 2] {
     ]
 }
 
-/// Every index entry of a session.
-fn session_entries(secret: &Secret, session: &Session) -> impl Iterator<Item = (u32, Kind)> {
-    let Session { inside, outside, proto, permission, .. } = *session;
-    let remote = inside.destination;
-    let allowed = secret.endpoint_hash(Kind::Permission, inside.source, inside.source_port, proto, remote);
-    let both = [(secret.tuple_hash(&inside, proto), Kind::Inside), (secret.tuple_hash(&outside, proto), Kind::Outside)];
-    both.into_iter().chain(permission.then_some((allowed, Kind::Permission)))
+/// Both index entries of a session.
+fn session_entries(secret: &Secret, session: &Session) -> [(u32, Kind); 2] {
+    let Session { inside, outside, proto, .. } = *session;
+    [(secret.tuple_hash(&inside, proto), Kind::Inside), (secret.tuple_hash(&outside, proto), Kind::Outside)]
 }
 
 /// How long a session of this class lasts without a packet. `port` is the remote one.

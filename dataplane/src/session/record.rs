@@ -5,7 +5,7 @@ use super::tcp::Tcp;
 use super::wheel::{Link, Links};
 use crate::counters::SessionClass;
 use crate::packet::checksum::Delta;
-use crate::plan::Filtering;
+use crate::plan::{Filtering, ZoneId};
 use crate::pool::Proto;
 use crate::time::Time;
 use crate::trace::RuleRef;
@@ -75,8 +75,12 @@ pub struct Session {
     pub class: SessionClass,
     /// Whether the inside end opened it.
     pub opened_inside: bool,
-    /// Whether it holds a permission for its remote address (address-dependent filtering).
-    pub permission: bool,
+    /// The permission for its remote address (address-dependent filtering), or [`NONE`].
+    pub permission: u32,
+    /// The zone that its outbound packets come from.
+    pub inside_zone: ZoneId,
+    /// The zone that its inbound packets come from.
+    pub outside_zone: ZoneId,
     /// Whether packets from outside keep it alive.
     pub inbound_refresh: bool,
     /// The TCP state; unused by other protocols.
@@ -106,12 +110,28 @@ pub struct Mapping {
     pub rule: u16,
     /// Its sessions. With none left it ends, or is held down.
     pub sessions: u32,
-    /// When a held-down mapping gives its port back.
+    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
+    /// when it gives its port back.
     pub deadline: Time,
     /// Its subscriber.
     pub subscriber: u32,
     /// Its place in the hold-down wheel.
     pub link: Link,
+}
+
+/// Leave for a remote address to send to an inside endpoint (address-dependent filtering, RFC 4787 §5).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Permission {
+    /// Inside address, host order.
+    pub inside: u32,
+    /// Remote address, host order.
+    pub remote: u32,
+    /// Inside port.
+    pub inside_port: u16,
+    /// For which protocol.
+    pub proto: Proto,
+    /// The sessions with that address. With none left the permission ends.
+    pub sessions: u32,
 }
 
 /// An inside address that has mappings, and the external address that it is paired with in one pool (RFC 4787 REQ-2).

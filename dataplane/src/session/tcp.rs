@@ -145,13 +145,15 @@ impl Tcp {
         tcp
     }
 
-    /// A segment of the client (or else of the server) passes. Returns what becomes of the timer.
+    /// A segment of the client (or else of the server) passes. Returns what becomes of the timer. When the state goes back
+    /// to [`State::Init`], a new connection begins, and its client is the sender.
     pub fn pass(&mut self, from_client: bool, segment: &Segment) -> Timer {
         let in_window = self.in_window(from_client, segment);
         let (state, timer) = next(self.state, from_client, segment, in_window);
-        if segment.has(tcp_flags::SYN) && state == State::Init && self.state != State::Init {
-            // D11: the addresses and ports are used for a new connection.
-            *self = Tcp::default();
+        if state == State::Init && self.state != State::Init {
+            // D11: the addresses and ports are used for a new connection, whose client is the sender of this SYN.
+            *self = Tcp::open(segment);
+            return timer;
         }
         self.state = state;
         if in_window || !segment.has(tcp_flags::RST) {
@@ -169,8 +171,10 @@ impl Tcp {
             side.flags |= SENT;
         }
         if segment.has(tcp_flags::SYN) {
+            // Sequence numbers begin anew, perhaps below the old ones.
+            side.flags &= !(ACKED | SCALES);
             side.scale = segment.scale.unwrap_or(0);
-            side.flags = if segment.scale.is_some() { side.flags | SCALES } else { side.flags & !SCALES };
+            side.flags |= if segment.scale.is_some() { SCALES } else { 0 };
         }
         // A window in a SYN is never scaled, and none is unless both sides scale (RFC 7323 §2.2).
         let scale = if segment.has(tcp_flags::SYN) || !other_scales { 0 } else { side.scale };
@@ -213,7 +217,7 @@ pub fn next(state: State, from_client: bool, segment: &Segment, in_window: bool)
         Init if syn && from_client => (Init, Timer::Opening),
         Init if syn => (Established, Timer::Established),
         Init => (Init, Timer::Keep),
-        BothFin | Transitory if syn && !segment.has(tcp_flags::ACK) && from_client => (Init, Timer::Opening),
+        BothFin | Transitory if syn && !segment.has(tcp_flags::ACK) => (Init, Timer::Opening),
         BothFin => (BothFin, Timer::Keep),
         _ if rst => match (in_window, state) {
             (true, Transitory) | (false, _) => (state, Timer::Keep),

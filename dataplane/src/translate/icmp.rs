@@ -29,11 +29,15 @@ pub struct Quote {
 ///
 /// # Errors
 /// The reason to drop the error (RFC 5508 REQ-3): [`Drop::IcmpErrorChecksum`], [`Drop::IcmpErrorQuote`],
-/// [`Drop::IcmpErrorProtocol`].
+/// [`Drop::IcmpErrorProtocol`], [`Drop::IcmpType`].
 pub fn quote(frame: &[u8], view: &View4) -> Result<Quote, Drop> {
     let icmp = frame.get(view.l4..view.end).ok_or(Drop::IcmpErrorQuote)?;
     if checksum::fold(checksum::sum(0, icmp)) != 0xffff {
         return Err(Drop::IcmpErrorChecksum);
+    }
+    // Redirects are the link's own business, and source quench is deprecated (RFC 6633): neither crosses.
+    if matches!(icmp.first(), Some(4 | 5)) {
+        return Err(Drop::IcmpType);
     }
     let l3 = view.l4 + 8;
     // RFC 4884 §4: for these types the length of the quoted datagram, in 32-bit words; 0 without extensions.

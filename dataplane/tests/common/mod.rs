@@ -3,6 +3,9 @@
 //! Packets are built and read back by `etherparse`, which computes and checks every checksum on its own.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
+pub mod moves;
+pub mod recycled;
+pub mod scene;
 pub mod tally;
 
 use std::collections::VecDeque;
@@ -558,4 +561,54 @@ pub fn read6(frame: &[u8]) -> Read6 {
         next_header: header.next_header().0,
         transport: frame[link + 40..].to_vec(),
     }
+}
+
+/// The frame with its IP header changed, and an IPv4 header checksum that is right again.
+pub fn with_ip(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let ip = &mut frame[14..];
+    change(ip);
+    if ip[0] >> 4 == 4 {
+        let header = (usize::from(ip[0] & 15) * 4).min(ip.len());
+        ip[10..12].fill(0);
+        let sum: u32 =
+            ip[..header].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
+        let checksum = !((sum % 0xffff) as u16);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
+    frame
+}
+
+/// A control thread's ARP request or any other frame: an Ethernet header of the interface's, then `rest`.
+pub fn ethernet(interface: InterfaceId, ethertype: u16, rest: &[u8]) -> Vec<u8> {
+    let mac = MACS[usize::from(interface.0) % 2];
+    [&mac.0[..], &PEER.0[..], &ethertype.to_be_bytes()[..], rest].concat()
+}
+
+/// An ICMP error that the gateway sent, read and verified by etherparse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorMessage {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub kind: u8,
+    pub code: u8,
+    /// The four bytes behind the checksum.
+    pub word: u32,
+    /// The packet that it quotes, from its IP header on.
+    pub quote: Vec<u8>,
+}
+
+/// Reads an ICMP or ICMPv6 error.
+#[track_caller]
+pub fn read_error(frame: &[u8]) -> ErrorMessage {
+    let (source, destination, message) = if frame[14] >> 4 == 6 {
+        let read = read6(frame);
+        assert_eq!(read.next_header, 58, "ICMPv6");
+        (read.source.into(), read.destination.into(), read.transport)
+    } else {
+        let read = read(frame);
+        assert_eq!(read.protocol, 1, "ICMP");
+        (read.source.0.into(), read.destination.0.into(), read.transport)
+    };
+    let word = u32::from_be_bytes(message[4..8].try_into().unwrap());
+    ErrorMessage { source, destination, kind: message[0], code: message[1], word, quote: message[8..].to_vec() }
 }

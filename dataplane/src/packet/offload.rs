@@ -1,13 +1,12 @@
-//! What a capture made at the sender shows before its network card is done: unfinished checksums.
+//! Checksums that the sender has left to its network card, and that no card has finished.
 //!
-//! Linux leaves the TCP or UDP checksum to the card, and writes the pseudo-header's sum into its place (the kernel's
-//! CHECKSUM_PARTIAL). On a wire such a packet never appears, so the replay does what the card would have done.
+//! Linux writes only the pseudo-header's sum into the place of a TCP or UDP checksum that the card shall compute (the
+//! kernel's CHECKSUM_PARTIAL). On a wire such a packet never appears; over veth, in virtio and in captures made at the
+//! sender it does. It must be finished before it is translated, since translation only updates checksums (design rule 5).
 
-use dataplane::packet::checksum::{checksum, fold, pseudo4, pseudo6, sum};
+use super::checksum::{checksum, fold, pseudo4, pseudo6, sum};
+use super::parse::{ETHERNET, IPV6, TAG};
 
-const ETHERNET: usize = 14;
-const TAG: usize = 4;
-const IPV6: usize = 40;
 const UDP_FIELD: usize = 6;
 
 /// Where a transport header is, and what its checksum starts from.
@@ -19,8 +18,9 @@ struct Segment {
     pseudo: u32,
 }
 
-/// Finishes the transport checksum of a frame, if it is unfinished; says whether it was.
-pub(super) fn finish(frame: &mut [u8]) -> bool {
+/// Finishes the transport checksum of a frame, if it is unfinished; says whether it was. A finished one costs the sum of the
+/// pseudo-header.
+pub fn finish(frame: &mut [u8]) -> bool {
     let Some(Segment { at, end, field, pseudo }) = segment(frame) else { return false };
     let Some(segment) = frame.get_mut(at..end).filter(|segment| segment.len() >= field + 2) else { return false };
     let found = u16::from_be_bytes([segment[field], segment[field + 1]]);
