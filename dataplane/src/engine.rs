@@ -24,7 +24,7 @@ use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId}
 use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
 use crate::route::neighbour::{Adjacency, Held, Lookup, Neighbour, Neighbours, Waiting};
-use crate::session::tcp::{Segment, State, Tcp, Timer};
+use crate::session::tcp::{self, Segment, State, Tcp, Timer};
 use crate::session::{Arenas, Context, Direction, NONE, Secret, Session, Shard, Tuple4, idle_time, wheel};
 use crate::steer::{SHARDS, ShardId, shard_of4};
 use crate::time::Time;
@@ -667,11 +667,12 @@ impl<P: Packet> Engine<P> {
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
-                let before = session.tcp.state();
-                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
-                if session.tcp.state() == State::Init && before != State::Init {
+                if session.tcp.is_reopened_by(&segment) {
                     session.opened_inside = outbound;
+                    self.counters.session_replacements.add(1);
+                    self.counters.session_creations.add(1);
                 }
+                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
@@ -956,25 +957,23 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
-        let (inside, rule, from) = if let Some(session) = session.filter(|session| session.deadline > now) {
-            (session.inside, session.rule, session.outside_zone)
+        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
+            (session.inside, session.rule)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
         {
             // No session with that remote any more, but the mapping still says who sent it.
             let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
-            let rule = plan.spec.nat44.get(usize::from(mapping.rule)).ok_or(Drop::IcmpErrorNoSession)?;
-            (inside, RuleRef::Nat44(mapping.rule), rule.to)
+            (inside, RuleRef::Nat44(mapping.rule))
         } else {
             let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
             let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
-            let inside = Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent };
-            (inside, entry.rule, entry.outside_zone)
+            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
         };
         let zone = self.zone(ingress);
-        if zone != from {
+        if plan.outside_zone(rule) != Some(zone) {
             return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
         }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
@@ -1454,11 +1453,10 @@ fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
 }
 
-/// Whether a packet may be the first of a session: of TCP a SYN and nothing more, of an ICMP query the request.
+/// Whether a packet may be the first of a session: of TCP a SYN alone, of an ICMP query the request.
 fn may_open(view: &View4) -> bool {
-    use crate::packet::parse::tcp_flags::{ACK, FIN, RST, SYN};
     match view.transport {
-        Transport::Tcp(flags) => flags & (FIN | SYN | RST | ACK) == SYN,
+        Transport::Tcp(flags) => tcp::opens(flags),
         Transport::IcmpQuery(request) => request,
         Transport::Udp => true,
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::policy::Policy;
 use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
+use crate::trace::RuleRef;
 
 /// Index of a port in [`Spec::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -654,6 +655,17 @@ impl Plan {
     #[must_use]
     pub fn target6(&self, destination: u128) -> Option<Target> {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
+    }
+
+    /// The zone that a translation leads to from inside.
+    #[must_use]
+    pub fn outside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
+        match rule {
+            RuleRef::None => None,
+            RuleRef::Nat44(index) => self.spec.nat44.get(usize::from(index)).map(|rule| rule.to),
+            RuleRef::Forward(index) => self.spec.forwards.get(usize::from(index)).map(|entry| entry.outside_zone),
+            RuleRef::Static(index) => self.spec.static_nat.get(usize::from(index)).map(|entry| entry.outside_zone),
+        }
     }
 
     /// The external address with this value (host order), and its index.
