@@ -559,7 +559,7 @@ impl<P: Packet> Engine<P> {
                 return self.hit(ingress, packet, view, &flow, id, now, out);
             }
         } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
-            match self.error_from_inside(packet, view, now, out) {
+            match self.error_from_inside(zone, packet, view, now, out) {
                 Ok(verdict) => return verdict,
                 // About a flow that is not translated: routed like any packet.
                 Err(_) if self.is_unruled(zone, view, prepared.target) => {}
@@ -782,6 +782,8 @@ impl<P: Packet> Engine<P> {
             Ok((addresses, transport)) => {
                 self.translate(ingress, packet, view, Direction::Outbound, &outside, addresses, transport, egress)
             }
+            // The flow is there, and this packet came from another zone: its sender is not who it says.
+            Err(Drop::FlowConflict) => Drop::FlowConflict.into(),
             Err(reason) => Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))),
         }
     }
@@ -995,6 +997,7 @@ impl<P: Packet> Engine<P> {
     /// From inside: the quoted packet is one that we delivered, to an inside address.
     fn error_from_inside(
         &mut self,
+        zone: ZoneId,
         packet: &mut P,
         view: &View4,
         now: Time,
@@ -1014,7 +1017,8 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.tuple_hash(&key, quote.proto);
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
-        let session = *session.filter(|session| session.deadline > now).ok_or(Drop::IcmpErrorNoSession)?;
+        let live = |session: &&Session| session.deadline > now && session.inside_zone == zone;
+        let session = *session.filter(live).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);
