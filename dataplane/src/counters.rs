@@ -118,7 +118,7 @@ drop_reasons! {
     MappingTableFull, "nat44", "mapping-table-full";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port";
-    /// A TCP segment without SYN belongs to no session.
+    /// A TCP segment that belongs to no session, and does not open one: it is no SYN, or answers one.
     TcpNotSyn, "nat44", "tcp-not-syn";
     /// Fragments are not translated yet.
     Fragment, "nat44", "fragment";
@@ -306,6 +306,8 @@ pub struct Counters {
     pub session_creations: Counter,
     /// Sessions ended by their timer.
     pub session_timeouts: Counter,
+    /// Sessions whose addresses and ports a new TCP connection took over (D11).
+    pub session_replacements: Counter,
     /// Mappings now: TCP, UDP, ICMP. Gauges.
     pub mappings: [Counter; 3],
     /// Mappings that are held down now, their ports not to be reused yet. Gauge.
@@ -348,6 +350,7 @@ impl Counters {
             sessions: Default::default(),
             session_creations: Counter::default(),
             session_timeouts: Counter::default(),
+            session_replacements: Counter::default(),
             mappings: Default::default(),
             mappings_held: Counter::default(),
             mapping_creations: Counter::default(),

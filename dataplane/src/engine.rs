@@ -8,6 +8,7 @@
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crate::packet::{Packet, PacketPool, RxChecksum, error, offload};
 use crate::plan::{Filtering, InterfaceId, MacAddr, Plan, PortId, Target, ZoneId};
 use crate::policy::StaticEntry;
 use crate::pool::{Leases, Owner, Proto};
-use crate::route::neighbour::{Held, Lookup, Neighbours, Waiting};
-use crate::session::tcp::{Segment, State, Tcp, Timer};
+use crate::route::neighbour::{Adjacency, Held, Lookup, Neighbour, Neighbours, Waiting};
+use crate::session::tcp::{self, Segment, State, Tcp, Timer};
 use crate::session::{Arenas, Context, Direction, NONE, Secret, Session, Shard, Tuple4, idle_time, wheel};
 use crate::steer::{SHARDS, ShardId, shard_of4};
 use crate::time::Time;
@@ -69,27 +70,23 @@ enum Origin {
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
-    /// Out of this interface, to this neighbour.
-    Transmit(InterfaceId, MacAddr),
+    /// To this neighbour.
+    Transmit(Adjacency),
     /// To the host.
     Punt,
-    /// Waits for this neighbour.
-    Hold(InterfaceId, IpAddr),
+    /// Waits for [`Engine::sought`].
+    Hold,
     /// Dropped, and its sender told: an ICMP error with its MTU field.
     Drop(Drop, Option<(IcmpError, u16)>),
 }
+
+// Every packet has one.
+const _: () = assert!(size_of::<Verdict>() == 16 && size_of::<Result<Adjacency, Verdict>>() == 16);
 
 impl From<Drop> for Verdict {
     fn from(reason: Drop) -> Self {
         Verdict::Drop(reason, None)
     }
-}
-
-/// The egress of a packet that may pass: everything is checked, nothing is changed yet.
-#[derive(Clone, Copy, Debug)]
-struct Egress {
-    interface: InterfaceId,
-    mac: MacAddr,
 }
 
 /// A frame that has been read.
@@ -108,6 +105,10 @@ struct Prepared {
     /// What the IPv4 destination means.
     target: Option<Target>,
     flow: Option<Flow>,
+}
+
+impl Prepared {
+    const UNREAD: Prepared = Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None };
 }
 
 /// A flow to look up: where, and by what.
@@ -152,6 +153,8 @@ pub struct Engine<P> {
     arenas: Arenas,
     shards: Box<[Shard]>,
     neighbours: Neighbours<P>,
+    /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
+    sought: Neighbour,
     errors: Bucket,
     /// The next shard to expire.
     expiring: usize,
@@ -180,6 +183,7 @@ impl<P: Packet> Engine<P> {
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
             neighbours: Neighbours::new(&limits),
+            sought: Neighbour::ipv4(InterfaceId(0), 0),
             errors: Bucket { full_at: now },
             expiring: 0,
             traces: None,
@@ -238,14 +242,19 @@ impl<P: Packet> Engine<P> {
                 offload::finish(packet.data_mut());
             }
         }
-        let prepared: ArrayVec<Prepared, { crate::worker::BURST }> =
-            burst.iter().map(|(port, packet)| self.prepare(*port, packet)).collect();
-        for flow in prepared.iter().filter_map(|it| it.flow) {
+        let mut prepared = ArrayVec::<Prepared, { crate::worker::BURST }>::new();
+        for (port, packet) in burst.iter() {
+            prepared.push(Prepared::UNREAD);
+            if let Some(prepared) = prepared.last_mut() {
+                self.prepare(*port, packet, prepared);
+            }
+        }
+        for flow in prepared.iter().filter_map(|it| it.flow.as_ref()) {
             if let Some(shard) = self.shards.get(flow.shard.index()) {
                 shard.prefetch_session(flow.hash);
             }
         }
-        for ((_, packet), prepared) in burst.drain(..).zip(prepared) {
+        for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
             self.one(packet, prepared, now, pool, out);
         }
     }
@@ -303,23 +312,23 @@ impl<P: Packet> Engine<P> {
 
     // --- Reading, and looking ahead -----------------------------------------------------------------------------------
 
-    fn prepare(&self, port: PortId, packet: &P) -> Prepared {
-        let mut prepared = Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None };
+    /// Reads a packet into `prepared`, which is [`Prepared::UNREAD`].
+    fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
         if !packet.is_contiguous() {
-            return prepared;
+            return;
         }
         let frame = packet.data();
         let link = match parse::link(frame) {
             Ok(link) => link,
             Err(reason) => {
                 prepared.read = Err(reason);
-                return prepared;
+                return;
             }
         };
         prepared.interface = self.plan.ingress(port, link.vlan);
         let Some(interface) = prepared.interface.and_then(|id| self.plan.interface(id)) else {
             prepared.read = Err(Drop::UnknownVlan);
-            return prepared;
+            return;
         };
         prepared.read = if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
             Err(Drop::OtherStation)
@@ -340,10 +349,10 @@ impl<P: Packet> Engine<P> {
                 shard.prefetch_bucket(flow.hash);
             }
         }
-        prepared
     }
 
     /// The session look-up of a packet: whose shard, which side, by what (design rule 3).
+    #[inline(always)]
     fn flow(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
         let query = matches!(view.transport, Transport::Tcp(_) | Transport::Udp | Transport::IcmpQuery(_));
         let proto = Proto::from_ip(view.protocol).filter(|_| query && view.fragment == Fragment::Whole)?;
@@ -371,17 +380,16 @@ impl<P: Packet> Engine<P> {
 
     /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
     /// block that it is sent to, or given it back, and so changed its owner.
-    fn settled(&self, mut prepared: Prepared) -> Prepared {
+    fn settle_owner(&self, prepared: &mut Prepared) {
         if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
-            (prepared.interface, prepared.read, prepared.target)
+            (prepared.interface, &prepared.read, prepared.target)
             && let Some(id) = target.external_id(view.destination)
         {
             let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
             if !prepared.flow.as_ref().is_some_and(owned) {
-                prepared.flow = self.flow(self.zone(interface), &view, prepared.target);
+                prepared.flow = self.flow(self.zone(interface), view, prepared.target);
             }
         }
-        prepared
     }
 
     // --- One packet ---------------------------------------------------------------------------------------------------
@@ -389,33 +397,42 @@ impl<P: Packet> Engine<P> {
     fn one<L: PacketPool<Packet = P>>(
         &mut self,
         mut packet: P,
-        prepared: Prepared,
+        prepared: &mut Prepared,
         now: Time,
         pool: &mut L,
         out: &mut Output<P>,
     ) {
-        let prepared = self.settled(prepared);
-        self.story = Story { shard: prepared.flow.map(|flow| flow.shard.0), ..Story::default() };
+        self.settle_owner(prepared);
+        let prepared = &*prepared;
+        self.begin_story(prepared);
         if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
             counters.received_packets.add(1);
             counters.received_bytes.add(packet.data().len() as u64);
         }
-        let before = self.traces.is_some().then(|| prepared.read.as_ref().ok().and_then(endpoints)).flatten();
-        let verdict = match (prepared.interface, prepared.read) {
-            (None, Err(reason)) | (Some(_), Err(reason)) => reason.into(),
+        let verdict = match (prepared.interface, &prepared.read) {
+            (_, Err(reason)) => (*reason).into(),
             (None, Ok(_)) => Drop::UnknownVlan.into(),
             (Some(_), Ok(Read::Arp)) => Verdict::Punt,
-            (Some(id), Ok(Read::Four(view))) => self.ipv4(id, &mut packet, &view, &prepared, now, out),
-            (Some(id), Ok(Read::Six(view))) => self.ipv6(id, &mut packet, &view, out),
+            (Some(id), Ok(Read::Four(view))) => self.ipv4(id, &mut packet, view, prepared, now, out),
+            (Some(id), Ok(Read::Six(view))) => self.ipv6(id, &mut packet, view, out),
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
-        let disposal = self.dispose(origin, packet, verdict, prepared.read.ok(), now, pool, out);
-        self.tell(before, disposal, false);
+        let read = prepared.read.as_ref().ok();
+        let disposal = self.dispose(origin, packet, verdict, read, now, pool, out);
+        self.tell(read, disposal, false);
     }
 
-    fn tell(&mut self, before: Option<Endpoints>, disposal: Disposal, resumed: bool) {
+    /// What is said of a packet from here on is said of this one.
+    fn begin_story(&mut self, prepared: &Prepared) {
+        if self.traces.is_some() {
+            self.story = Story { shard: prepared.flow.as_ref().map(|flow| flow.shard.0), ..Story::default() };
+        }
+    }
+
+    fn tell(&mut self, read: Option<&Read>, disposal: Disposal, resumed: bool) {
         if let Some(traces) = &mut self.traces {
             let Story { shard, rule, session, after, error } = self.story;
+            let before = read.and_then(endpoints);
             traces.push(Trace { disposal, shard, rule, session, before, after, error, resumed });
         }
     }
@@ -427,17 +444,21 @@ impl<P: Packet> Engine<P> {
         origin: Origin,
         mut packet: P,
         verdict: Verdict,
-        read: Option<Read>,
+        read: Option<&Read>,
         now: Time,
         pool: &mut L,
         out: &mut Output<P>,
     ) -> Disposal {
         match verdict {
-            Verdict::Transmit(interface, mac) => {
-                let kind = if matches!(read, Some(Read::Six(_))) { ethertype::IPV6 } else { ethertype::IPV4 };
-                if self.address_frame(&mut packet, interface, mac, kind) {
-                    out.transmit.push((interface, packet));
-                    Disposal::Transmit(interface)
+            Verdict::Transmit(adjacency) => {
+                let (kind, old) = match read {
+                    Some(Read::Six(view)) => (ethertype::IPV6, view.l3),
+                    Some(Read::Four(view)) => (ethertype::IPV4, view.l3),
+                    Some(Read::Arp) | None => (ethertype::IPV4, parse::ETHERNET),
+                };
+                if self.address_frame(&mut packet, adjacency, kind, old) {
+                    out.transmit.push((adjacency.interface, packet));
+                    Disposal::Transmit(adjacency.interface)
                 } else {
                     self.drop(packet, Drop::FrameShort, out)
                 }
@@ -450,12 +471,13 @@ impl<P: Packet> Engine<P> {
                 }
                 Origin::Own => self.drop(packet, Drop::HostPacket, out),
             },
-            Verdict::Hold(interface, address) => {
+            Verdict::Hold => {
                 let ingress = match origin {
                     Origin::Wire(id) => Some(id),
                     Origin::Own => None,
                 };
-                let (new, held) = self.neighbours.hold(interface, address, Held { packet, ingress });
+                let (interface, address) = (self.sought.interface(), self.sought.address());
+                let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
                 if new {
                     out.events.push_back(FromWorker::Resolve { interface, address });
                 }
@@ -469,7 +491,7 @@ impl<P: Packet> Engine<P> {
             }
             Verdict::Drop(reason, error) => {
                 if let (Origin::Wire(interface), Some((error, mtu)), Some(read)) = (origin, error, read) {
-                    self.originate(interface, packet.data(), &read, error, mtu, now, pool, out);
+                    self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
                 }
                 self.drop(packet, reason, out)
             }
@@ -645,11 +667,12 @@ impl<P: Packet> Engine<P> {
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
-                let before = session.tcp.state();
-                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
-                if session.tcp.state() == State::Init && before != State::Init {
+                if session.tcp.is_reopened_by(&segment) {
                     session.opened_inside = outbound;
+                    self.counters.session_replacements.add(1);
+                    self.counters.session_creations.add(1);
                 }
+                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
                     State::Init => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
@@ -934,25 +957,23 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
-        let (inside, rule, from) = if let Some(session) = session.filter(|session| session.deadline > now) {
-            (session.inside, session.rule, session.outside_zone)
+        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
+            (session.inside, session.rule)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
         {
             // No session with that remote any more, but the mapping still says who sent it.
             let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
-            let rule = plan.spec.nat44.get(usize::from(mapping.rule)).ok_or(Drop::IcmpErrorNoSession)?;
-            (inside, RuleRef::Nat44(mapping.rule), rule.to)
+            (inside, RuleRef::Nat44(mapping.rule))
         } else {
             let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
             let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
-            let inside = Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent };
-            (inside, entry.rule, entry.outside_zone)
+            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
         };
         let zone = self.zone(ingress);
-        if zone != from {
+        if plan.outside_zone(rule) != Some(zone) {
             return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
         }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
@@ -965,7 +986,7 @@ impl<P: Packet> Engine<P> {
         packet.truncate(view.end);
         self.counters.nat44[Direction::Inbound as usize].add(1);
         self.tell_after(view, &outer);
-        Ok(Verdict::Transmit(egress.interface, egress.mac))
+        Ok(Verdict::Transmit(egress))
     }
 
     /// From inside: the quoted packet is one that we delivered, to an inside address.
@@ -1004,7 +1025,7 @@ impl<P: Packet> Engine<P> {
         packet.truncate(view.end);
         self.counters.nat44[Direction::Outbound as usize].add(1);
         self.tell_after(view, &outer);
-        Ok(Verdict::Transmit(egress.interface, egress.mac))
+        Ok(Verdict::Transmit(egress))
     }
 
     // --- IPv6 ---------------------------------------------------------------------------------------------------------
@@ -1042,17 +1063,17 @@ impl<P: Packet> Engine<P> {
         if view.hop_limit <= 1 {
             return Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0)));
         }
-        let next_hop = IpAddr::V6(Ipv6Addr::from_bits(view.destination));
-        let Some((egress_id, next_hop)) = next_hop_of(target, next_hop) else {
+        let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv6(interface, view.destination)) else {
             return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NoRoute6, 0)));
         };
+        let egress_id = next_hop.interface();
         let Some(egress) = self.plan.interface(egress_id) else { return Drop::NoRoute.into() };
         if view.end - view.l3 > usize::from(egress.mtu) {
             return Verdict::Drop(Drop::TooBig, Some((IcmpError::PacketTooBig6, egress.mtu)));
         }
         let clamp = mss::limit(self.plan.interface(ingress), egress, 60);
-        let mac = match self.resolve(egress_id, next_hop, out) {
-            Ok(mac) => mac,
+        let adjacency = match self.resolve(&next_hop, out) {
+            Ok(adjacency) => adjacency,
             Err(verdict) => return verdict,
         };
         packet.truncate(view.end);
@@ -1067,7 +1088,7 @@ impl<P: Packet> Engine<P> {
             mss::clamp(tcp, limit);
         }
         self.counters.routed[1].add(1);
-        Verdict::Transmit(egress_id, mac)
+        Verdict::Transmit(adjacency)
     }
 
     // --- Routing ------------------------------------------------------------------------------------------------------
@@ -1078,7 +1099,8 @@ impl<P: Packet> Engine<P> {
 
     fn egress_zone(&self, target: Option<Target>) -> Option<ZoneId> {
         match target? {
-            Target::Via(_, id) | Target::OnLink(id) => Some(self.zone(id)),
+            Target::Via(router) => Some(self.zone(router.interface())),
+            Target::OnLink(id) => Some(self.zone(id)),
             _ => None,
         }
     }
@@ -1089,20 +1111,19 @@ impl<P: Packet> Engine<P> {
     }
 
     /// The way of a packet toward `destination` (host order), with everything checked that can stop it.
-    fn forward4(&mut self, view: &View4, destination: u32, out: &mut Output<P>) -> Result<Egress, Verdict> {
+    fn forward4(&mut self, view: &View4, destination: u32, out: &mut Output<P>) -> Result<Adjacency, Verdict> {
         if view.ttl <= 1 {
             return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded4, 0))));
         }
         let target = self.plan.target4(destination);
-        let address = IpAddr::V4(Ipv4Addr::from_bits(destination));
-        let Some((egress_id, next_hop)) = next_hop_of(target, address) else {
+        let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv4(interface, destination)) else {
             let error = match target {
                 None => IcmpError::NetUnreachable4,
                 Some(_) => IcmpError::HostUnreachable4,
             };
             return Err(Verdict::Drop(Drop::NoRoute, Some((error, 0))));
         };
-        let mtu = self.plan.interface(egress_id).map_or(0, |interface| interface.mtu);
+        let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
         if view.end - view.l3 > usize::from(mtu) {
             return Err(if view.dont_fragment {
                 Verdict::Drop(Drop::TooBig, Some((IcmpError::FragmentationNeeded4, mtu)))
@@ -1110,20 +1131,23 @@ impl<P: Packet> Engine<P> {
                 Drop::FragmentationNeeded.into()
             });
         }
-        let mac = self.resolve(egress_id, next_hop, out)?;
-        Ok(Egress { interface: egress_id, mac })
+        self.resolve(&next_hop, out)
     }
 
     /// The neighbour's address, or the packet waits for it.
-    #[inline]
-    fn resolve(&mut self, interface: InterfaceId, address: IpAddr, out: &mut Output<P>) -> Result<MacAddr, Verdict> {
-        match self.neighbours.lookup(interface, address) {
-            Lookup::Known(mac) => Ok(mac),
-            Lookup::Stale(mac) => {
+    #[inline(always)]
+    fn resolve(&mut self, neighbour: &Neighbour, out: &mut Output<P>) -> Result<Adjacency, Verdict> {
+        match self.neighbours.lookup(neighbour) {
+            Lookup::Known(adjacency) => Ok(adjacency),
+            Lookup::Stale(adjacency) => {
+                let (interface, address) = (neighbour.interface(), neighbour.address());
                 out.events.push_back(FromWorker::NeighbourUsed { interface, address });
-                Ok(mac)
+                Ok(adjacency)
             }
-            Lookup::Unknown => Err(Verdict::Hold(interface, address)),
+            Lookup::Unknown => {
+                self.sought = *neighbour;
+                Err(Verdict::Hold)
+            }
         }
     }
 
@@ -1137,7 +1161,7 @@ impl<P: Packet> Engine<P> {
         napt::decrement_ttl(packet.data_mut(), view, Delta::default());
         self.clamp_mss(ingress, packet, view, egress.interface);
         self.counters.routed[0].add(1);
-        Verdict::Transmit(egress.interface, egress.mac)
+        Verdict::Transmit(egress)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -1150,14 +1174,14 @@ impl<P: Packet> Engine<P> {
         to: &Tuple4,
         addresses: Delta,
         transport: Delta,
-        egress: Egress,
+        egress: Adjacency,
     ) -> Verdict {
         packet.truncate(view.end);
         napt::rewrite(packet.data_mut(), view, to, addresses, transport);
         self.clamp_mss(ingress, packet, view, egress.interface);
         self.counters.nat44[direction as usize].add(1);
         self.tell_after(view, to);
-        Verdict::Transmit(egress.interface, egress.mac)
+        Verdict::Transmit(egress)
     }
 
     fn tell_after(&mut self, view: &View4, to: &Tuple4) {
@@ -1176,23 +1200,31 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    /// Writes the link-layer header of a packet whose old one is still before its IP header.
-    fn address_frame(&self, packet: &mut P, interface: InterfaceId, to: MacAddr, kind: u16) -> bool {
-        let Some(interface) = self.plan.interface(interface) else { return false };
-        let Ok(old) = parse::link(packet.data()) else { return false };
+    /// Writes the link-layer header of a packet whose `old` bytes of it are still there.
+    #[inline]
+    fn address_frame(&self, packet: &mut P, to: Adjacency, kind: u16, old: usize) -> bool {
+        let Some(interface) = self.plan.interface(to.interface) else { return false };
         let new = if interface.vlan.is_some() { parse::ETHERNET + parse::TAG } else { parse::ETHERNET };
-        let fits = if new > old.len { packet.prepend(new - old.len) } else { packet.trim_front(old.len - new) };
-        let frame = packet.data_mut();
-        if !fits || frame.len() < new {
+        let fits = match new.cmp(&old) {
+            Ordering::Equal => true,
+            Ordering::Greater => packet.prepend(new - old),
+            Ordering::Less => packet.trim_front(old - new),
+        };
+        let Some((header, rest)) = packet.data_mut().split_first_chunk_mut::<{ parse::ETHERNET }>() else {
+            return false;
+        };
+        if !fits {
             return false;
         }
-        frame[..6].copy_from_slice(&to.0);
-        frame[6..12].copy_from_slice(&interface.mac.0);
+        header[..6].copy_from_slice(&to.mac.0);
+        header[6..12].copy_from_slice(&interface.mac.0);
         if let Some(vlan) = interface.vlan {
-            put16(frame, 12, ethertype::VLAN);
-            put16(frame, 14, vlan);
+            put16(header, 12, ethertype::VLAN);
+            put16(rest, 0, vlan);
+            put16(rest, 2, kind);
+        } else {
+            put16(header, 12, kind);
         }
-        put16(frame, new - 2, kind);
         true
     }
 
@@ -1263,28 +1295,30 @@ impl<P: Packet> Engine<P> {
             self.drop(packet, Drop::HostPacket, out);
             return;
         };
-        let (target, destination) = match &read {
+        let next_hop = match &read {
             Read::Four(view) => {
-                (self.plan.target4(view.destination), IpAddr::V4(Ipv4Addr::from_bits(view.destination)))
+                next_hop_of(self.plan.target4(view.destination), |id| Neighbour::ipv4(id, view.destination))
             }
-            Read::Six(view) => (self.plan.target6(view.destination), IpAddr::V6(Ipv6Addr::from_bits(view.destination))),
-            Read::Arp => (None, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            Read::Six(view) => {
+                next_hop_of(self.plan.target6(view.destination), |id| Neighbour::ipv6(id, view.destination))
+            }
+            Read::Arp => None,
         };
-        let verdict = match next_hop_of(target, destination) {
+        let verdict = match next_hop {
             None => Drop::NoRoute.into(),
-            Some((interface, next_hop)) => match self.resolve(interface, next_hop, out) {
-                Ok(mac) => Verdict::Transmit(interface, mac),
+            Some(next_hop) => match self.resolve(&next_hop, out) {
+                Ok(adjacency) => Verdict::Transmit(adjacency),
                 Err(hold) => hold,
             },
         };
-        self.dispose(Origin::Own, packet, verdict, Some(read), now, pool, out);
+        self.dispose(Origin::Own, packet, verdict, Some(&read), now, pool, out);
     }
 
     fn host_frame(&mut self, interface: InterfaceId, mut packet: P, out: &mut Output<P>) {
-        let mut to = MacAddr::default();
-        to.0.copy_from_slice(&packet.data()[..6]);
+        let mut to = Adjacency { mac: MacAddr::default(), interface };
+        to.mac.0.copy_from_slice(&packet.data()[..6]);
         let kind = parse::get16(packet.data(), 12);
-        if self.address_frame(&mut packet, interface, to, kind) {
+        if self.address_frame(&mut packet, to, kind, parse::ETHERNET) {
             out.transmit.push((interface, packet));
         } else {
             self.drop(packet, Drop::HostPacket, out);
@@ -1326,17 +1360,18 @@ impl<P: Packet> Engine<P> {
             self.drop(packet, Drop::UnknownVlan, out);
             return;
         };
-        let prepared = self.prepare(port, &packet);
-        self.story = Story { shard: prepared.flow.map(|flow| flow.shard.0), ..Story::default() };
-        let before = self.traces.is_some().then(|| prepared.read.as_ref().ok().and_then(endpoints)).flatten();
-        let verdict = match prepared.read {
-            Ok(Read::Four(view)) => self.ipv4(ingress, &mut packet, &view, &prepared, now, out),
-            Ok(Read::Six(view)) => self.ipv6(ingress, &mut packet, &view, out),
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, &packet, &mut prepared);
+        self.begin_story(&prepared);
+        let verdict = match &prepared.read {
+            Ok(Read::Four(view)) => self.ipv4(ingress, &mut packet, view, &prepared, now, out),
+            Ok(Read::Six(view)) => self.ipv6(ingress, &mut packet, view, out),
             Ok(Read::Arp) => Verdict::Punt,
-            Err(reason) => reason.into(),
+            Err(reason) => (*reason).into(),
         };
-        let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, prepared.read.ok(), now, pool, out);
-        self.tell(before, disposal, true);
+        let read = prepared.read.as_ref().ok();
+        let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, read, now, pool, out);
+        self.tell(read, disposal, true);
     }
 
     /// The neighbour that a packet waited for does not answer.
@@ -1349,16 +1384,17 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         let port = self.plan.interface(ingress).map_or(PortId(u16::MAX), |interface| interface.port);
-        let read = self.prepare(port, &packet).read.ok();
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, &packet, &mut prepared);
+        let read = prepared.read.as_ref().ok();
         let error = match read {
             Some(Read::Six(_)) => IcmpError::AddressUnreachable6,
             _ => IcmpError::HostUnreachable4,
         };
         let verdict = Verdict::Drop(Drop::NeighbourFailed, Some((error, 0)));
         self.story = Story::default();
-        let before = self.traces.is_some().then(|| read.as_ref().and_then(endpoints)).flatten();
         let disposal = self.dispose(Origin::Wire(ingress), packet, verdict, read, now, pool, out);
-        self.tell(before, disposal, true);
+        self.tell(read, disposal, true);
     }
 
     /// A shard, with what its operations need.
@@ -1420,11 +1456,10 @@ fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
     Tuple4 { source: external, source_port: port, ..inside }
 }
 
-/// Whether a packet may be the first of a session: of TCP a SYN and nothing more, of an ICMP query the request.
+/// Whether a packet may be the first of a session: of TCP a SYN alone, of an ICMP query the request.
 fn may_open(view: &View4) -> bool {
-    use crate::packet::parse::tcp_flags::{ACK, FIN, RST, SYN};
     match view.transport {
-        Transport::Tcp(flags) => flags & (FIN | SYN | RST | ACK) == SYN,
+        Transport::Tcp(flags) => tcp::opens(flags),
         Transport::IcmpQuery(request) => request,
         Transport::Udp => true,
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,
@@ -1455,11 +1490,12 @@ fn martian4(view: &View4) -> Option<Drop> {
     }
 }
 
-/// The interface and neighbour that a target leads to.
-fn next_hop_of(target: Option<Target>, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
+/// The neighbour that a target leads to; `on_link` is the destination as a neighbour on an interface.
+#[inline]
+fn next_hop_of(target: Option<Target>, on_link: impl FnOnce(InterfaceId) -> Neighbour) -> Option<Neighbour> {
     match target? {
-        Target::Via(router, interface) => Some((interface, router)),
-        Target::OnLink(interface) => Some((interface, destination)),
+        Target::Via(router) => Some(router),
+        Target::OnLink(interface) => Some(on_link(interface)),
         Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
     }
 }

@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::policy::Policy;
+use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
+use crate::trace::RuleRef;
 
 /// Index of a port in [`Spec::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -418,8 +420,8 @@ pub enum Target {
         /// Its index in [`Plan::externals`].
         first_id: u32,
     },
-    /// A router on this interface.
-    Via(IpAddr, InterfaceId),
+    /// This router.
+    Via(Neighbour),
     /// The destination is a neighbour on this interface.
     OnLink(InterfaceId),
     /// A subnet's broadcast address.
@@ -536,7 +538,7 @@ impl Plan {
     fn add_routes(&mut self, spec: &Spec) {
         for route in &spec.routes {
             let target = match route.next_hop {
-                NextHop::Via(router, interface) => Target::Via(router, interface),
+                NextHop::Via(router, interface) => Target::Via(Neighbour::new(interface, router)),
                 NextHop::OnLink(interface) => Target::OnLink(interface),
                 NextHop::Unreachable => Target::Unreachable,
             };
@@ -642,17 +644,28 @@ impl Plan {
     }
 
     /// What an IPv4 destination (host order) means.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn target4(&self, destination: u32) -> Option<Target> {
         self.targets.get(self.fib4.lookup4(destination)? as usize).copied()
     }
 
     /// What an IPv6 destination means.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn target6(&self, destination: u128) -> Option<Target> {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
+    }
+
+    /// The zone that a translation leads to from inside.
+    #[must_use]
+    pub fn outside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
+        match rule {
+            RuleRef::None => None,
+            RuleRef::Nat44(index) => self.spec.nat44.get(usize::from(index)).map(|rule| rule.to),
+            RuleRef::Forward(index) => self.spec.forwards.get(usize::from(index)).map(|entry| entry.outside_zone),
+            RuleRef::Static(index) => self.spec.static_nat.get(usize::from(index)).map(|entry| entry.outside_zone),
+        }
     }
 
     /// The external address with this value (host order), and its index.

@@ -13,7 +13,8 @@ use common::{End, INSIDE, Lab, OUTSIDE, PEER, echo, end, pool, prefix, read, rul
 use dataplane::counters::Drop;
 use dataplane::message::NeighbourState;
 use dataplane::plan::{
-    Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Pooling, PortId, PortSpec, Spec, Timers,
+    Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, Limits, Nat44Rule, PoolId, Pooling, PortId, PortSpec, Spec,
+    Timers,
 };
 
 /// The inside host, and another.
@@ -882,6 +883,31 @@ fn n44_33_nat_on_a_stick() {
     lab.dropped(INSIDE, &udp(INSIDE, end(H), end(S), b""), Drop::UnknownVlan);
 }
 
+/// The first rule that covers a flow decides; what none covers is routed, untranslated.
+#[test]
+fn n44_32_rules_decide_in_their_order() {
+    let partners = Nat44Rule { destination: vec![prefix("198.19.0.0/16")], pool: PoolId(1), ..rule() };
+    let all = Nat44Rule { source: vec![prefix("192.168.1.0/25")], ..rule() };
+    let pools = vec![pool(&["203.0.113.5"], 1..=65535), pool(&["203.0.113.99"], 1..=65535)];
+    let mut lab = Lab::new(Spec { pools, nat44: vec![partners, all], ..spec() });
+    assert_eq!(lab.udp_out(end(H), end("198.19.0.1:53")), end("203.0.113.99:4000"));
+    assert_eq!(lab.udp_out(end(H), end(S)), end("203.0.113.5:4000"));
+    assert!(lab.udp_in(end(S), end("203.0.113.5:4000"), end(H)));
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), end("203.0.113.99:4000"), b""), Drop::Filtered);
+    assert_eq!(lab.mappings(), [0, 2, 0]);
+    lab.recount();
+    let uncovered = end("192.168.1.200:4000");
+    assert_eq!(lab.udp_out(uncovered, end(S)), uncovered);
+    lab.moved(
+        moves()
+            .and("received", 1)
+            .and("inside-received", 1)
+            .and("routed4", 1)
+            .and("transmitted", 1)
+            .and("outside-transmitted", 1),
+    );
+}
+
 // --- Pools, exhaustion, limits ----------------------------------------------------------------------------------------
 
 /// CGN-03: a pool of three ranges and a single address: flows come from all of them and from nowhere else.
@@ -1001,4 +1027,22 @@ fn cgn_16_full_mapping_table_keeps_what_it_has() {
         assert_eq!(lab.udp_out(*from, end(S2)), *external);
     }
     lab.moved(moves().outbound(200).opened("udp-active", 100, 0));
+}
+
+/// CGN-16: nor does a full session table let anyone in from outside, who is not answered.
+#[test]
+fn cgn_16_full_session_table_and_static_entries() {
+    let limits = Limits { sessions: 10, mappings: 1000, ..Limits::default() };
+    let forwards = vec![forward(ForwardProtocol::Udp, "203.0.113.5", 80..=80, end(H))];
+    let mut lab = Lab::new(Spec { limits, forwards, ..spec() });
+    let external = end("203.0.113.5:80");
+    for port in 0..10 {
+        assert!(lab.udp_in((end(S).0, 1000 + port), external, end(H)));
+    }
+    lab.recount();
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), external, b""), Drop::SessionTableFull);
+    lab.moved(moves().dropped("outside", Drop::SessionTableFull, 1));
+    for port in 0..10 {
+        assert!(lab.udp_in((end(S).0, 1000 + port), external, end(H)));
+    }
 }

@@ -482,6 +482,7 @@ impl Bench {
         for event in self.out.events.drain(..) {
             match event {
                 FromWorker::Punt { interface, packet } => {
+                    self.counters.punted.add(1); // as the worker does, when it has handed it over
                     self.seen.events.push(format!("punt {interface:?} {:02x?}", packet.data()));
                 }
                 FromWorker::Spent(_) => {}
@@ -809,7 +810,7 @@ proptest! {
             .map(Counter::get).sum();
         prop_assert_eq!(now, 0);
         prop_assert_eq!(bench.pool.free(), PACKETS);
-        prop_assert_eq!(counters.session_creations.get(), counters.session_timeouts.get());
+        prop_assert_eq!(counters.session_creations.get(), counters.session_timeouts.get() + counters.session_replacements.get());
     }
 
     /// Frames of any bytes, also behind the beginnings of proper ones: no panic, one disposal each.

@@ -266,7 +266,10 @@ fn sessions(page: &mut Page, state: &State) {
     page.gauge("session_limit", "Sessions that the tables hold.", [], [([], all_workers(limits.sessions))]);
     let created = state.sum(|c| &c.session_creations);
     page.counter("session_creations_total", "Sessions made.", [], [([], created)]);
-    let ended = [(["timeout".to_owned()], state.sum(|c| &c.session_timeouts))];
+    let ended = [
+        (["timeout".to_owned()], state.sum(|c| &c.session_timeouts)),
+        (["replaced".to_owned()], state.sum(|c| &c.session_replacements)),
+    ];
     page.counter("session_deletions_total", "Sessions ended, by cause.", ["cause"], ended);
     let mappings = PROTOCOLS.into_iter().enumerate();
     let mappings = mappings.map(|(i, proto)| ([proto.to_owned()], state.sum(|c| &c.mappings[i])));

@@ -91,7 +91,7 @@ impl Summary {
             held: counters.held.get(),
             dropped: dropped.filter(|(_, n)| *n > 0).collect(),
             sessions_made: counters.session_creations.get(),
-            sessions_ended: counters.session_timeouts.get(),
+            sessions_ended: counters.session_timeouts.get() + counters.session_replacements.get(),
             sessions_now: sum(&counters.sessions),
             mappings_made: counters.mapping_creations.get(),
             mappings_now: sum(&counters.mappings),

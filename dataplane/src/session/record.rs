@@ -73,7 +73,7 @@ pub struct Session {
     pub proto: Proto,
     /// What it is counted under.
     pub class: SessionClass,
-    /// Whether the inside end opened it.
+    /// Whether the inside end opened it; of TCP: is the client.
     pub opened_inside: bool,
     /// The permission for its remote address (address-dependent filtering), or [`NONE`].
     pub permission: u32,

@@ -2,7 +2,8 @@
 //!
 //! The client is the side that sent the first SYN. Where the RFCs leave a corpse or cut off a new connection, the
 //! decisions D1 and D11 of the requirements apply: an idle established session just ends; a SYN after both FINs or after
-//! a RST starts the session again. FIN and RST change the state only if they lie in the window (RFC 7857 §2.2).
+//! a RST starts the session again, with its sender as the client. FIN and RST change the state only if they lie in the
+//! window (RFC 7857 §2.2).
 
 use crate::packet::parse::{get16, get32, tcp_flags};
 
@@ -79,9 +80,21 @@ impl Segment {
         }
     }
 
+    /// Whether it opens a connection: a SYN that answers nothing.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        opens(self.flags)
+    }
+
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
+}
+
+/// Whether a segment with these flags opens a connection: a SYN that answers nothing.
+#[must_use]
+pub fn opens(flags: u8) -> bool {
+    flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
 }
 
 /// The value of a TCP option, without kind and length.
@@ -145,15 +158,20 @@ impl Tcp {
         tcp
     }
 
-    /// A segment of the client (or else of the server) passes. Returns what becomes of the timer. When the state goes back
-    /// to [`State::Init`], a new connection begins, and its client is the sender.
+    /// Whether this segment, of either side, opens a new connection in place of one that has ended (D11). Its sender is
+    /// then the client.
+    #[must_use]
+    pub fn is_reopened_by(&self, segment: &Segment) -> bool {
+        matches!(self.state, State::BothFin | State::Transitory) && segment.opens()
+    }
+
+    /// A segment of the client (or else of the server) passes. Returns what becomes of the timer.
     pub fn pass(&mut self, from_client: bool, segment: &Segment) -> Timer {
         let in_window = self.in_window(from_client, segment);
         let (state, timer) = next(self.state, from_client, segment, in_window);
-        if state == State::Init && self.state != State::Init {
-            // D11: the addresses and ports are used for a new connection, whose client is the sender of this SYN.
-            *self = Tcp::open(segment);
-            return timer;
+        if segment.has(tcp_flags::SYN) && state == State::Init && self.state != State::Init {
+            // D11: the addresses and ports are used for a new connection.
+            *self = Tcp::default();
         }
         self.state = state;
         if in_window || !segment.has(tcp_flags::RST) {
@@ -166,15 +184,14 @@ impl Tcp {
         let other_scales = self.sides[1 - side].flags & SCALES != 0;
         let side = &mut self.sides[side];
         let end = segment.seq.wrapping_add(segment.len);
-        if side.flags & SENT == 0 || after(end, side.end) || segment.has(tcp_flags::SYN) {
+        if segment.has(tcp_flags::SYN) {
+            // Its numbers begin here, whatever an earlier connection has left.
+            let flags = if segment.scale.is_some() { SCALES } else { 0 };
+            *side = Side { scale: segment.scale.unwrap_or(0), flags, ..Side::default() };
+        }
+        if side.flags & SENT == 0 || after(end, side.end) {
             side.end = end;
             side.flags |= SENT;
-        }
-        if segment.has(tcp_flags::SYN) {
-            // Sequence numbers begin anew, perhaps below the old ones.
-            side.flags &= !(ACKED | SCALES);
-            side.scale = segment.scale.unwrap_or(0);
-            side.flags |= if segment.scale.is_some() { SCALES } else { 0 };
         }
         // A window in a SYN is never scaled, and none is unless both sides scale (RFC 7323 §2.2).
         let scale = if segment.has(tcp_flags::SYN) || !other_scales { 0 } else { side.scale };
@@ -217,7 +234,7 @@ pub fn next(state: State, from_client: bool, segment: &Segment, in_window: bool)
         Init if syn && from_client => (Init, Timer::Opening),
         Init if syn => (Established, Timer::Established),
         Init => (Init, Timer::Keep),
-        BothFin | Transitory if syn && !segment.has(tcp_flags::ACK) => (Init, Timer::Opening),
+        BothFin | Transitory if segment.opens() && from_client => (Init, Timer::Opening),
         BothFin => (BothFin, Timer::Keep),
         _ if rst => match (in_window, state) {
             (true, Transitory) | (false, _) => (state, Timer::Keep),

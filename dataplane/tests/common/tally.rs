@@ -28,6 +28,7 @@ pub fn tally(counters: &Counters, interfaces: &[InterfaceSpec]) -> Tally {
         ("routed6", &counters.routed[1]),
         ("session-creations", &counters.session_creations),
         ("session-timeouts", &counters.session_timeouts),
+        ("session-replacements", &counters.session_replacements),
         ("mappings-tcp", &counters.mappings[0]),
         ("mappings-udp", &counters.mappings[1]),
         ("mappings-icmp", &counters.mappings[2]),
