@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::policy::Policy;
+use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
 use crate::trace::RuleRef;
 
@@ -419,8 +420,8 @@ pub enum Target {
         /// Its index in [`Plan::externals`].
         first_id: u32,
     },
-    /// A router on this interface.
-    Via(IpAddr, InterfaceId),
+    /// This router.
+    Via(Neighbour),
     /// The destination is a neighbour on this interface.
     OnLink(InterfaceId),
     /// A subnet's broadcast address.
@@ -537,7 +538,7 @@ impl Plan {
     fn add_routes(&mut self, spec: &Spec) {
         for route in &spec.routes {
             let target = match route.next_hop {
-                NextHop::Via(router, interface) => Target::Via(router, interface),
+                NextHop::Via(router, interface) => Target::Via(Neighbour::new(interface, router)),
                 NextHop::OnLink(interface) => Target::OnLink(interface),
                 NextHop::Unreachable => Target::Unreachable,
             };
@@ -643,14 +644,14 @@ impl Plan {
     }
 
     /// What an IPv4 destination (host order) means.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn target4(&self, destination: u32) -> Option<Target> {
         self.targets.get(self.fib4.lookup4(destination)? as usize).copied()
     }
 
     /// What an IPv6 destination means.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn target6(&self, destination: u128) -> Option<Target> {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()

@@ -104,7 +104,7 @@ pub struct Link {
 ///
 /// # Errors
 /// [`Drop::FrameShort`].
-#[inline]
+#[inline(always)]
 pub fn link(frame: &[u8]) -> Result<Link, Drop> {
     if frame.len() < ETHERNET {
         return Err(Drop::FrameShort);
@@ -207,7 +207,7 @@ pub struct View6 {
 ///
 /// # Errors
 /// The reason to drop it.
-#[inline]
+#[inline(always)]
 pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
     let available = frame.len().saturating_sub(l3);
     if available < IPV4 {
@@ -256,7 +256,7 @@ pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
     })
 }
 
-#[inline]
+#[inline(always)]
 fn ports(payload: &[u8], protocol: u8, fragment: Fragment) -> Result<(Transport, u16, u16), Drop> {
     let transport = match protocol {
         protocol::TCP => {
@@ -297,7 +297,7 @@ fn icmp4(payload: &[u8]) -> Result<(Transport, u16, u16), Drop> {
 ///
 /// # Errors
 /// The reason to drop it.
-#[inline]
+#[inline(always)]
 pub fn ipv6(frame: &[u8], l3: usize) -> Result<View6, Drop> {
     let available = frame.len().saturating_sub(l3);
     if available < IPV6 {

@@ -3,7 +3,7 @@
 //! Resolution itself (ARP, NDP) is the control thread's. A packet to an unknown neighbour is held, bounded in all and per
 //! neighbour, and the control thread is told once; its answer releases the packets or has them dropped by name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::HashMap;
 
@@ -12,6 +12,67 @@ use crate::message::{NeighbourState, NeighbourUpdate};
 use crate::plan::{InterfaceId, Limits, MacAddr};
 
 const NIL: u32 = u32::MAX;
+
+/// A neighbour's name: its network address, and the interface that it is on. Built so that it is copied, compared and
+/// hashed in a few instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// The address; of IPv4 in the low 32 bits.
+    address: u128,
+    is_ipv6: bool,
+    interface: InterfaceId,
+}
+
+impl Neighbour {
+    /// The neighbour at this address.
+    #[must_use]
+    pub fn new(interface: InterfaceId, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Neighbour::ipv4(interface, address.to_bits()),
+            IpAddr::V6(address) => Neighbour::ipv6(interface, address.to_bits()),
+        }
+    }
+
+    /// The neighbour at this IPv4 address, in host order.
+    #[inline]
+    #[must_use]
+    pub const fn ipv4(interface: InterfaceId, address: u32) -> Self {
+        Neighbour { address: address as u128, is_ipv6: false, interface }
+    }
+
+    /// The neighbour at this IPv6 address, in host order.
+    #[inline]
+    #[must_use]
+    pub const fn ipv6(interface: InterfaceId, address: u128) -> Self {
+        Neighbour { address, is_ipv6: true, interface }
+    }
+
+    /// The interface that it is on.
+    #[inline]
+    #[must_use]
+    pub const fn interface(self) -> InterfaceId {
+        self.interface
+    }
+
+    /// Its network address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        match u32::try_from(self.address) {
+            Ok(address) if !self.is_ipv6 => IpAddr::V4(Ipv4Addr::from_bits(address)),
+            _ => IpAddr::V6(Ipv6Addr::from_bits(self.address)),
+        }
+    }
+}
+
+/// Where a frame goes: out of an interface, to an Ethernet address. Aligned, to be moved as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Adjacency {
+    /// Its destination.
+    pub mac: MacAddr,
+    /// The interface that it leaves by.
+    pub interface: InterfaceId,
+}
 
 /// A packet that waits, as it came in.
 #[derive(Debug)]
@@ -30,18 +91,18 @@ enum State {
         last: u32,
         count: u32,
     },
-    Known(MacAddr),
+    Known(Adjacency),
     /// Known, and its use is to be reported.
-    Stale(MacAddr),
+    Stale(Adjacency),
 }
 
 /// What a look-up says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// Send to this address.
-    Known(MacAddr),
-    /// Send to this address, and tell the control thread that it is used.
-    Stale(MacAddr),
+    /// Send there.
+    Known(Adjacency),
+    /// Send there, and tell the control thread that the neighbour is used.
+    Stale(Adjacency),
     /// Nothing is known.
     Unknown,
 }
@@ -49,7 +110,7 @@ pub enum Lookup {
 /// The neighbour table of one worker.
 #[derive(Debug)]
 pub struct Neighbours<P> {
-    table: HashMap<(InterfaceId, IpAddr), State>,
+    table: HashMap<Neighbour, State>,
     table_max: usize,
     held_per_neighbour: u32,
     slots: Vec<Slot<P>>,
@@ -69,8 +130,9 @@ impl<P> Neighbours<P> {
         let slots =
             (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
         Neighbours {
-            // Twice the room: at half load hashbrown clears its tombstones in place, and never allocates.
-            table: HashMap::with_capacity(2 * limits.neighbours as usize),
+            // Twice the room, one to come included: at half load hashbrown clears its tombstones in place, and never
+            // allocates.
+            table: HashMap::with_capacity(2 * (limits.neighbours as usize + 1)),
             table_max: limits.neighbours as usize,
             held_per_neighbour: limits.held_per_neighbour,
             slots: slots.collect(),
@@ -80,13 +142,13 @@ impl<P> Neighbours<P> {
 
     /// What is known of a neighbour. A stale one is reported once.
     #[inline]
-    pub fn lookup(&mut self, interface: InterfaceId, address: IpAddr) -> Lookup {
-        match self.table.get_mut(&(interface, address)) {
-            Some(State::Known(mac)) => Lookup::Known(*mac),
+    pub fn lookup(&mut self, neighbour: &Neighbour) -> Lookup {
+        match self.table.get_mut(neighbour) {
+            Some(State::Known(adjacency)) => Lookup::Known(*adjacency),
             Some(state @ State::Stale(_)) => {
-                let State::Stale(mac) = *state else { return Lookup::Unknown };
-                *state = State::Known(mac);
-                Lookup::Stale(mac)
+                let State::Stale(adjacency) = *state else { return Lookup::Unknown };
+                *state = State::Known(adjacency);
+                Lookup::Stale(adjacency)
             }
             Some(State::Incomplete { .. }) | None => Lookup::Unknown,
         }
@@ -97,13 +159,13 @@ impl<P> Neighbours<P> {
     ///
     /// # Errors
     /// Gives the packet back, with the reason to drop it.
-    pub fn hold(&mut self, interface: InterfaceId, address: IpAddr, held: Held<P>) -> (bool, Result<(), (P, Drop)>) {
-        let new = !self.table.contains_key(&(interface, address));
+    pub fn hold(&mut self, neighbour: Neighbour, held: Held<P>) -> (bool, Result<(), (P, Drop)>) {
+        let new = !self.table.contains_key(&neighbour);
         if new && self.table.len() >= self.table_max {
             return (false, Err((held.packet, Drop::NeighbourTableFull)));
         }
         let empty = State::Incomplete { first: NIL, last: NIL, count: 0 };
-        let state = self.table.entry((interface, address)).or_insert(empty);
+        let state = self.table.entry(neighbour).or_insert(empty);
         let slot = self.free;
         let (State::Incomplete { first, last, count }, Some(entry)) = (state, self.slots.get_mut(slot as usize)) else {
             return (new, Err((held.packet, Drop::NeighbourQueueFull)));
@@ -127,10 +189,11 @@ impl<P> Neighbours<P> {
     /// Applies what the control thread publishes. The packets that waited are then taken one by one with
     /// [`Neighbours::release`].
     pub fn apply(&mut self, update: &NeighbourUpdate) -> Waiting {
-        let key = (update.interface, update.address);
+        let key = Neighbour::new(update.interface, update.address);
+        let to = |mac| Adjacency { mac, interface: update.interface };
         let before = match update.state {
-            NeighbourState::Reachable(mac) => self.publish(key, State::Known(mac)),
-            NeighbourState::Stale(mac) => self.publish(key, State::Stale(mac)),
+            NeighbourState::Reachable(mac) => self.publish(key, State::Known(to(mac))),
+            NeighbourState::Stale(mac) => self.publish(key, State::Stale(to(mac))),
             NeighbourState::Failed => self.table.remove(&key),
         };
         match before {
@@ -139,7 +202,7 @@ impl<P> Neighbours<P> {
         }
     }
 
-    fn publish(&mut self, key: (InterfaceId, IpAddr), state: State) -> Option<State> {
+    fn publish(&mut self, key: Neighbour, state: State) -> Option<State> {
         // The control thread's table is bounded by the same number; what exceeds it is asked for again.
         if self.table.len() >= self.table_max && !self.table.contains_key(&key) {
             return None;
