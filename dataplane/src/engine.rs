@@ -172,6 +172,8 @@ pub struct Engine<P> {
     errors: Bucket,
     /// The next shard to expire.
     expiring: usize,
+    /// The shards in which time has brought more about than was taken care of: a bit each.
+    overdue: u64,
     traces: Option<Vec<Trace>>,
     story: Story,
 }
@@ -200,6 +202,7 @@ impl<P: Packet> Engine<P> {
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             errors: Bucket { full_at: now },
             expiring: 0,
+            overdue: 0,
             traces: None,
             story: Story::default(),
             plan,
@@ -313,20 +316,20 @@ impl<P: Packet> Engine<P> {
 
     /// Does what time alone brings about, in bounded work: call it at every poll. Returns true if there is more to do.
     pub fn tick(&mut self, now: Time) -> bool {
-        let mut more = false;
         // A few shards at a time; all of them within 16 calls.
         for _ in 0..4 {
             let at = self.expiring;
             self.expiring = (at + 1) % SHARDS;
             let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            more |= shard.expire(&mut context);
+            let more = u64::from(shard.expire(&mut context));
+            self.overdue = self.overdue & !(1 << at) | more << at;
         }
-        more
+        self.overdue != 0
     }
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
-        while (0..SHARDS).fold(false, |more, _| self.tick(now) | more) {}
+        while (0..SHARDS).fold(false, |_, _| self.tick(now)) {}
     }
 
     /// The walk of one packet, from its reading to its disposal. `resumed`: it has waited for a neighbour.

@@ -4,7 +4,7 @@ use super::{Arrival, Engine, Story, Verdict};
 use crate::counters::Drop;
 use crate::packet::Packet;
 use crate::packet::parse::{Fragment, View4};
-use crate::session::{Direction, Tuple4};
+use crate::session::{Direction, Session, Tuple4};
 use crate::steer::shard_of4;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::icmp;
@@ -79,7 +79,9 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.tuple_hash(&key, quote.proto);
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
-        let session = *session.filter(|session| session.deadline > at.now).ok_or(Drop::IcmpErrorNoSession)?;
+        let zone = self.zone(at.ingress);
+        let live = |session: &&Session| session.deadline > at.now && session.inside_zone == zone;
+        let session = *session.filter(live).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);

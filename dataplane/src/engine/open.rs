@@ -63,6 +63,8 @@ impl<P: Packet> Engine<P> {
             Ok((addresses, transport)) => {
                 self.translate(at, view, Direction::Outbound, &outside, (addresses, transport), egress)
             }
+            // The flow is there, and this packet came from another zone: its sender is not who it says.
+            Err(Drop::FlowConflict) => Drop::FlowConflict.into(),
             Err(reason) => Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))),
         }
     }
