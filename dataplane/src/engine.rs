@@ -30,9 +30,10 @@ use crate::steer::{SHARDS, ShardId, shard_of4};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::translate::{icmp, mss, napt};
+use crate::worker::BURST;
 
 /// Received packets, with the port that each came in by.
-pub type Received<P> = ArrayVec<(PortId, P), { crate::worker::BURST }>;
+pub type Received<P> = ArrayVec<(PortId, P), BURST>;
 
 /// What the engine wants done, in order. Taken and emptied by the worker after each call.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl<P> Output<P> {
     /// Empty, with room for what a burst and a full release of held packets can bring.
     #[must_use]
     pub fn new(held: usize) -> Self {
-        let room = 4 * crate::worker::BURST + 2 * held;
+        let room = 4 * BURST + 2 * held;
         Output {
             transmit: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
@@ -120,6 +121,8 @@ struct Flow {
     tuple: Tuple4,
     proto: Proto,
     hash: u32,
+    /// The session that was prefetched.
+    guess: Option<u32>,
 }
 
 /// Token bucket, as the time at which it would be full again.
@@ -155,6 +158,8 @@ pub struct Engine<P> {
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
+    /// A burst's packets, read. Here so that its memory is taken once.
+    prepared: Vec<Prepared>,
     errors: Bucket,
     /// The next shard to expire.
     expiring: usize,
@@ -184,6 +189,7 @@ impl<P: Packet> Engine<P> {
             shards: shards.collect(),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
+            prepared: vec![Prepared::UNREAD; BURST],
             errors: Bucket { full_at: now },
             expiring: 0,
             traces: None,
@@ -242,21 +248,19 @@ impl<P: Packet> Engine<P> {
                 offload::finish(packet.data_mut());
             }
         }
-        let mut prepared = ArrayVec::<Prepared, { crate::worker::BURST }>::new();
-        for (port, packet) in burst.iter() {
-            prepared.push(Prepared::UNREAD);
-            if let Some(prepared) = prepared.last_mut() {
-                self.prepare(*port, packet, prepared);
-            }
+        let mut prepared = std::mem::take(&mut self.prepared);
+        for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
+            self.prepare(*port, packet, prepared);
         }
-        for flow in prepared.iter().filter_map(|it| it.flow.as_ref()) {
+        for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
             if let Some(shard) = self.shards.get(flow.shard.index()) {
-                shard.prefetch_session(flow.hash);
+                flow.guess = shard.guess_session(flow.hash);
             }
         }
         for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
             self.one(packet, prepared, now, pool, out);
         }
+        self.prepared = prepared;
     }
 
     /// Applies a message of the control thread. `false` means: stop.
@@ -312,9 +316,11 @@ impl<P: Packet> Engine<P> {
 
     // --- Reading, and looking ahead -----------------------------------------------------------------------------------
 
-    /// Reads a packet into `prepared`, which is [`Prepared::UNREAD`].
+    /// Reads a packet into `prepared`, whatever is in it.
     fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
+        (prepared.interface, prepared.target, prepared.flow) = (None, None, None);
         if !packet.is_contiguous() {
+            prepared.read = Err(Drop::MultiSegment);
             return;
         }
         let frame = packet.data();
@@ -330,24 +336,30 @@ impl<P: Packet> Engine<P> {
             prepared.read = Err(Drop::UnknownVlan);
             return;
         };
-        prepared.read = if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
-            Err(Drop::OtherStation)
-        } else {
-            match link.ethertype {
-                ethertype::IPV4 => parse::ipv4(frame, link.len).map(Read::Four),
-                ethertype::IPV6 => parse::ipv6(frame, link.len).map(Read::Six),
-                ethertype::ARP => Ok(Read::Arp),
-                _ => Err(Drop::NotIp),
-            }
-        };
-        if let Ok(Read::Four(view)) = &prepared.read {
-            prepared.target = self.plan.target4(view.destination);
-            prepared.flow = self.flow(interface.zone, view, prepared.target);
-            if let Some(flow) = &prepared.flow
-                && let Some(shard) = self.shards.get(flow.shard.index())
-            {
-                shard.prefetch_bucket(flow.hash);
-            }
+        if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
+            prepared.read = Err(Drop::OtherStation);
+            return;
+        }
+        match link.ethertype {
+            ethertype::IPV4 => match parse::ipv4(frame, link.len) {
+                Ok(view) => {
+                    prepared.read = Ok(Read::Four(view));
+                    prepared.target = self.plan.target4(view.destination);
+                    prepared.flow = self.flow(interface.zone, &view, prepared.target);
+                    if let Some(flow) = &prepared.flow
+                        && let Some(shard) = self.shards.get(flow.shard.index())
+                    {
+                        shard.prefetch_bucket(flow.hash);
+                    }
+                }
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::IPV6 => match parse::ipv6(frame, link.len) {
+                Ok(view) => prepared.read = Ok(Read::Six(view)),
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::ARP => prepared.read = Ok(Read::Arp),
+            _ => prepared.read = Err(Drop::NotIp),
         }
     }
 
@@ -362,7 +374,7 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
+        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto), guess: None })
     }
 
     /// The shard that owns an external endpoint, if any flow can exist there.
@@ -439,6 +451,7 @@ impl<P: Packet> Engine<P> {
 
     /// Carries a verdict out. The only place where a packet that came in leaves the engine.
     #[allow(clippy::too_many_arguments)]
+    #[inline]
     fn dispose<L: PacketPool<Packet = P>>(
         &mut self,
         origin: Origin,
@@ -463,38 +476,46 @@ impl<P: Packet> Engine<P> {
                     self.drop(packet, Drop::FrameShort, out)
                 }
             }
-            Verdict::Punt => match origin {
-                Origin::Wire(interface) => {
-                    untag(&mut packet);
-                    out.events.push_back(FromWorker::Punt { interface, packet });
-                    Disposal::Punt
-                }
-                Origin::Own => self.drop(packet, Drop::HostPacket, out),
-            },
-            Verdict::Hold => {
-                let ingress = match origin {
-                    Origin::Wire(id) => Some(id),
-                    Origin::Own => None,
-                };
-                let (interface, address) = (self.sought.interface(), self.sought.address());
-                let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
-                if new {
-                    out.events.push_back(FromWorker::Resolve { interface, address });
-                }
-                match held {
-                    Ok(()) => {
-                        self.counters.held.add(1);
-                        Disposal::Hold(interface, address)
-                    }
-                    Err((packet, reason)) => self.drop(packet, reason, out),
-                }
-            }
+            Verdict::Punt => self.punt(origin, packet, out),
+            Verdict::Hold => self.hold(origin, packet, out),
             Verdict::Drop(reason, error) => {
                 if let (Origin::Wire(interface), Some((error, mtu)), Some(read)) = (origin, error, read) {
                     self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
                 }
                 self.drop(packet, reason, out)
             }
+        }
+    }
+
+    #[inline(never)]
+    fn punt(&mut self, origin: Origin, mut packet: P, out: &mut Output<P>) -> Disposal {
+        match origin {
+            Origin::Wire(interface) => {
+                untag(&mut packet);
+                out.events.push_back(FromWorker::Punt { interface, packet });
+                Disposal::Punt
+            }
+            Origin::Own => self.drop(packet, Drop::HostPacket, out),
+        }
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, origin: Origin, packet: P, out: &mut Output<P>) -> Disposal {
+        let ingress = match origin {
+            Origin::Wire(id) => Some(id),
+            Origin::Own => None,
+        };
+        let (interface, address) = (self.sought.interface(), self.sought.address());
+        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
+        if new {
+            out.events.push_back(FromWorker::Resolve { interface, address });
+        }
+        match held {
+            Ok(()) => {
+                self.counters.held.add(1);
+                Disposal::Hold(interface, address)
+            }
+            Err((packet, reason)) => self.drop(packet, reason, out),
         }
     }
 
@@ -705,7 +726,7 @@ impl<P: Packet> Engine<P> {
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
     fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
+        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
         let session = shard.session(id)?;
         if session.deadline > now {
             let side = match flow.direction {
@@ -892,7 +913,7 @@ impl<P: Packet> Engine<P> {
         let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
-        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto) {
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto, None) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
                 shard.abandon_mapping(&mut context, new.mapping);
                 return Err(Drop::FlowConflict);
@@ -956,7 +977,7 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.tuple_hash(&sent, quote.proto);
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
+        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto, None).and_then(|id| shard.session(id));
         let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > now) {
             (session.inside, session.rule)
         } else if let Some(mapping) = shard
@@ -1010,7 +1031,7 @@ impl<P: Packet> Engine<P> {
         let shard_id = shard_of4(key.source);
         let hash = self.secret.tuple_hash(&key, quote.proto);
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
+        let session = shard.find(hash, Direction::Outbound, &key, quote.proto, None).and_then(|id| shard.session(id));
         let session = *session.filter(|session| session.deadline > now).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
@@ -1158,7 +1179,7 @@ impl<P: Packet> Engine<P> {
             Err(verdict) => return verdict,
         };
         packet.truncate(view.end);
-        napt::decrement_ttl(packet.data_mut(), view, Delta::default());
+        napt::decrement_ttl(packet.data_mut(), view);
         self.clamp_mss(ingress, packet, view, egress.interface);
         self.counters.routed[0].add(1);
         Verdict::Transmit(egress)
@@ -1232,6 +1253,7 @@ impl<P: Packet> Engine<P> {
 
     /// Sends an ICMP error about a packet, if that may be answered at all.
     #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
     fn originate<L: PacketPool<Packet = P>>(
         &mut self,
         ingress: InterfaceId,
