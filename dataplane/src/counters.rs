@@ -108,7 +108,8 @@ drop_reasons! {
     NeighbourTableFull, "route", "neighbour-table-full";
     /// From outside, to an external address or an inside network, and no mapping or forward leads in.
     Unsolicited, "nat44", "unsolicited";
-    /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host.
+    /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host, or
+    /// the sender is in another zone than the host that it says it is.
     FlowConflict, "nat44", "flow-conflict";
     /// A mapping exists, but its filtering does not admit this sender.
     Filtered, "nat44", "filtered";
@@ -118,7 +119,7 @@ drop_reasons! {
     MappingTableFull, "nat44", "mapping-table-full";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port";
-    /// A TCP segment that belongs to no session, and does not open one: it is no SYN, or answers one.
+    /// A TCP segment that belongs to no session, and does not open one: it is not a SYN alone.
     TcpNotSyn, "nat44", "tcp-not-syn";
     /// Fragments are not translated yet.
     Fragment, "nat44", "fragment";

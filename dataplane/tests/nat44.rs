@@ -12,10 +12,12 @@ use common::scene::{error, filtering, forward, one_to_one, tagged, with_header, 
 use common::{End, INSIDE, Lab, OUTSIDE, PEER, echo, end, pool, prefix, read, rule, spec, tcp, udp};
 use dataplane::counters::Drop;
 use dataplane::message::NeighbourState;
+use dataplane::packet::HeapPacket;
 use dataplane::plan::{
     Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, Limits, Nat44Rule, PoolId, Pooling, PortId, PortSpec, Spec,
     Timers,
 };
+use dataplane::steer::shard_of4;
 
 /// The inside host, and another.
 const H: &str = "192.168.1.10:4000";
@@ -391,6 +393,41 @@ fn n44_18_permission_ends_with_the_flow() {
     assert!(lab.udp_in(end("198.18.0.2:7"), external, end(H)));
 }
 
+/// N44-18: one remote address with as many flows as there are ports has one permission: it ends with the last of them, and
+/// no memory stays behind.
+#[test]
+fn n44_18_one_address_with_every_port() {
+    let limits = Limits { sessions: 65_536, ..Limits::default() };
+    let mut lab = Lab::new(Spec { limits, ..with_rule(filtering(Filtering::AddressDependent)) });
+    let at_rest = lab.worker.engine().arenas().free();
+    let (host, server) = (end(H), end(S).0);
+    let external = lab.udp_out(host, (server, 1));
+    lab.neighbour(INSIDE, host.0.into(), NeighbourState::Reachable(PEER));
+    lab.run();
+    lab.recount();
+    let from = |port| udp(OUTSIDE, (server, port), external, b"");
+    let all: Vec<_> = (2..=65_535).map(from).collect();
+    assert_eq!(lab.send_all(OUTSIDE, &all).frames.len(), all.len());
+    lab.moved(moves().inbound(65_534).opened("udp-active", 65_534, 0));
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), external, b""), Drop::Filtered);
+    // All but one end: that one still speaks for the address.
+    lab.wait_secs(299);
+    lab.pass(OUTSIDE, &from(40_000), INSIDE);
+    lab.wait_secs(2);
+    assert_eq!(lab.sessions(), 1);
+    lab.pass(OUTSIDE, &from(2), INSIDE);
+    // The first to end is not the last.
+    lab.wait_secs(298);
+    assert_eq!(lab.sessions(), 1);
+    lab.pass(INSIDE, &udp(INSIDE, host, end(S2), b""), OUTSIDE);
+    lab.wait_secs(3);
+    assert_eq!((lab.sessions(), lab.mappings()), (1, [0, 1, 0]));
+    lab.dropped(OUTSIDE, &from(2), Drop::Filtered);
+    lab.wait_secs(301);
+    assert_eq!(lab.worker.engine().arenas().free(), at_rest);
+    assert_eq!(lab.leases.ports_used(0), [0; 3]);
+}
+
 /// N44-18: what admits strangers lets their flows live on, refreshed by both sides.
 #[test]
 fn n44_18_flows_of_strangers_are_flows() {
@@ -483,6 +520,30 @@ fn n44_29_hostile_fragments_are_dropped() {
     lab.dropped(INSIDE, &cut(&syn[..14 + 20 + 8], true, 0), Drop::TransportShort);
     lab.dropped(INSIDE, &cut(&syn, false, 1), Drop::Fragment);
     lab.moved(moves().dropped("inside", Drop::TransportShort, 1).dropped("inside", Drop::Fragment, 1));
+}
+
+/// L4X-01: protocols that are not port-translated are dropped by name where a rule or a static entry covers them, and never
+/// answered: IPv4 in IPv4, DCCP, GRE, ESP, AH, SCTP, UDP-Lite, and one that nobody uses.
+#[test]
+fn l4x_01_other_protocols_are_dropped_by_name() {
+    let static_nat = vec![one_to_one("203.0.113.60", "192.168.1.25")];
+    let mut lab = Lab::new(Spec { static_nat, ..spec() });
+    for protocol in [4, 33, 47, 50, 51, 132, 136, 253] {
+        let of = |frame: &[u8]| with_header(frame, |header| header.protocol = etherparse::IpNumber(protocol));
+        for host in [end(H), end("192.168.1.25:9")] {
+            lab.dropped(INSIDE, &of(&udp(INSIDE, host, end(S), b"payload")), Drop::Protocol);
+        }
+        for external in ["203.0.113.5:9", "203.0.113.60:9"] {
+            lab.dropped(OUTSIDE, &of(&udp(OUTSIDE, end(S), end(external), b"payload")), Drop::Protocol);
+        }
+        // Straight to an inside address it is as unsolicited as anything.
+        lab.dropped(OUTSIDE, &of(&udp(OUTSIDE, end(S), end(H), b"payload")), Drop::Unsolicited);
+    }
+    lab.moved(moves().dropped("inside", Drop::Protocol, 16).dropped("outside", Drop::Protocol, 16).dropped(
+        "outside",
+        Drop::Unsolicited,
+        8,
+    ));
 }
 
 // --- What passes is otherwise left alone ------------------------------------------------------------------------------
@@ -752,6 +813,40 @@ fn n44_32_port_forwards() {
     lab.dropped(OUTSIDE, &tcp(OUTSIDE, client, end("203.0.113.77:80"), "S", 1, 0, b""), Drop::Unsolicited);
 }
 
+/// N44-32: two external addresses lead to the same inside endpoint. A peer that uses both at once with one port of its own
+/// could not be told apart in the answers: the second flow is refused until the first has ended.
+#[test]
+fn n44_32_one_peer_at_two_doors_of_one_host() {
+    let host = end("192.168.1.20:80");
+    let doors = ["203.0.113.5:8080", "203.0.113.6:8080"].map(end);
+    let forwards = [ForwardProtocol::Udp, ForwardProtocol::Tcp]
+        .into_iter()
+        .flat_map(|protocol| doors.map(|door| forward(protocol, &door.0.to_string(), door.1..=door.1, host)));
+    let mut lab = Lab::new(Spec { forwards: forwards.collect(), ..spec() });
+    let syn = |door| tcp(OUTSIDE, end(S), door, "S", 1, 0, b"");
+    lab.pass(OUTSIDE, &syn(doors[0]), INSIDE);
+    assert!(lab.udp_in(end(S), doors[0], host));
+    lab.recount();
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), doors[1], b"in"), Drop::FlowConflict);
+    lab.dropped(OUTSIDE, &syn(doors[1]), Drop::FlowConflict);
+    lab.moved(moves().dropped("outside", Drop::FlowConflict, 2));
+    // The first goes on, and keeps its address.
+    assert!(lab.udp_in(end(S), doors[0], host));
+    assert_eq!(lab.udp_out(host, end(S)), doors[0]);
+    let answer = tcp(INSIDE, host, end(S), "SA", 9, 2, b"");
+    assert_eq!(read(&lab.pass(INSIDE, &answer, OUTSIDE)).source, doors[0]);
+    // Others may come by the second.
+    assert!(lab.udp_in(end("198.18.0.1:1001"), doors[1], host));
+    assert_eq!(lab.udp_out(host, end("198.18.0.1:1001")), doors[1]);
+    lab.wait_secs(7441);
+    assert_eq!(lab.sessions(), 0);
+    assert!(lab.udp_in(end(S), doors[1], host));
+    assert_eq!(lab.udp_out(host, end(S)), doors[1]);
+    assert_eq!(read(&lab.pass(OUTSIDE, &syn(doors[1]), INSIDE)).destination, host);
+    assert_eq!(read(&lab.pass(INSIDE, &answer, OUTSIDE)).source, doors[1]);
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), doors[0], b"in"), Drop::FlowConflict);
+}
+
 /// N44-32: a forwarded endpoint is seen outside under its forwarded port when it begins, other ports of its host under a
 /// dynamic one.
 #[test]
@@ -816,6 +911,31 @@ fn n44_32_static_filtering() {
         let seen = [S, "198.18.0.1:9", S2].map(|from| lab.udp_in(end(from), end(external), end(inside)));
         assert_eq!(seen, admits);
     }
+}
+
+/// One inside endpoint behind two forwards: whoever comes by both of them from one port is let in by the first alone, for
+/// the host could not tell the two flows apart.
+#[test]
+fn n44_32_two_ways_to_one_endpoint() {
+    let ways = ["203.0.113.5:80", "203.0.113.77:8080"].map(end);
+    let forwards = ways.map(|(address, port)| {
+        forward(ForwardProtocol::Udp, &address.to_string(), port..=port, end("192.168.1.20:53"))
+    });
+    let mut lab = Lab::new(Spec { forwards: forwards.into(), ..spec() });
+    let inside = end("192.168.1.20:53");
+    assert!(lab.udp_in(end(S), ways[0], inside));
+    assert!(lab.udp_in(end(S2), ways[1], inside));
+    lab.recount();
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), ways[1], b""), Drop::FlowConflict);
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), ways[0], b""), Drop::FlowConflict);
+    lab.moved(moves().dropped("outside", Drop::FlowConflict, 2));
+    // Each peer's answers come from where it has sent to.
+    assert_eq!(lab.udp_out(inside, end(S)), ways[0]);
+    assert_eq!(lab.udp_out(inside, end(S2)), ways[1]);
+    // When the first flow has ended, the other way is open.
+    lab.wait_secs(301);
+    assert!(lab.udp_in(end(S), ways[1], inside));
+    assert_eq!(lab.udp_out(inside, end(S)), ways[1]);
 }
 
 /// N44-32: static entries never expire.
@@ -946,6 +1066,96 @@ fn cgn_09_freed_ports_rest() {
     }
 }
 
+/// CGN-09: an exhausted address refuses, and counts, every further flow; a port that becomes free is given out at once, or
+/// after its rest. The ports of TCP and UDP are apart.
+#[test]
+fn cgn_09_an_exhausted_address_recovers() {
+    for (kind, rest) in [(Filtering::EndpointIndependent, 120), (Filtering::AddressPortDependent, 0)] {
+        let timers = Timers { udp_ports: vec![(53, Duration::from_secs(10))], ..Timers::default() };
+        let pools = vec![pool(&["203.0.113.5"], 1024..=1087)];
+        let mut lab = Lab::new(Spec { pools, timers, ..with_rule(filtering(kind)) });
+        let refused = |lab: &mut Lab, proto: &str, from: End| {
+            let frame = match proto {
+                "udp" => udp(INSIDE, from, end(S), b""),
+                _ => tcp(INSIDE, from, end(S), "S", 1, 0, b""),
+            };
+            lab.refused(INSIDE, &frame, Drop::NoPort);
+            let refused = moves().dropped("inside", Drop::NoPort, 1).and("mapping-failures-ports", 1);
+            lab.moved(refused.answered("inside", "icmp4-3/1", 1));
+        };
+        for port in 0..63 {
+            lab.udp_out(host(10, 5000 + port), end(S));
+        }
+        lab.udp_out(host(10, 5063), end("198.18.0.1:53"));
+        assert_eq!(lab.leases.ports_used(0), [0, 64, 0]);
+        lab.recount();
+        for port in 0..10 {
+            refused(&mut lab, "udp", host(10, 6000 + port));
+            refused(&mut lab, "udp", host(11 + port as u8, 6000));
+        }
+        // The block is that of this host, whose TCP still has every port of it.
+        for port in 0..64 {
+            lab.syn_out(host(10, 5000 + port), end(S));
+        }
+        assert_eq!(lab.leases.ports_used(0), [64, 64, 0]);
+        lab.recount();
+        refused(&mut lab, "tcp", host(10, 6000));
+        lab.wait_secs(11);
+        lab.recount();
+        if rest > 0 {
+            refused(&mut lab, "udp", host(10, 6000));
+            lab.wait_secs(rest - 2);
+            refused(&mut lab, "udp", host(10, 6000));
+            lab.wait_secs(2);
+        }
+        lab.recount();
+        refused(&mut lab, "tcp", host(10, 6000));
+        lab.udp_out(host(10, 6000), end(S));
+        lab.recount();
+        refused(&mut lab, "udp", host(10, 6001));
+        refused(&mut lab, "tcp", host(10, 6000));
+    }
+}
+
+/// CGN-09: a subscriber whose ports are used up takes a block that another has given back, and all of it, although the
+/// address is then exhausted again.
+#[test]
+fn cgn_09_a_block_given_back_is_used_whole() {
+    let timers = Timers { udp_ports: vec![(53, Duration::from_secs(10))], ..Timers::default() };
+    let mut lab = Lab::new(Spec { timers, ..with_pool(pool(&["203.0.113.5"], 1024..=1151)) });
+    // Blocks belong to shards.
+    let shard = |host: End| shard_of4(host.0.to_bits());
+    let other = (11..).map(|last| host(last, 5000)).find(|it| shard(*it) != shard(end(H)));
+    lab.udp_out(other.expect("a host in another shard"), end("198.18.0.1:53"));
+    for port in 0..64 {
+        lab.udp_out(host(10, 5000 + port), end(S));
+    }
+    assert_eq!(lab.leases.free_blocks(0), (0, 2));
+    lab.refused(INSIDE, &udp(INSIDE, host(10, 6000), end(S), b""), Drop::NoPort);
+    lab.wait_secs(11);
+    assert_eq!(lab.leases.free_blocks(0), (1, 2));
+    for port in 0..64 {
+        lab.udp_out(host(10, 6000 + port), end(S));
+    }
+    assert_eq!(lab.leases.ports_used(0), [0, 128, 0]);
+    lab.refused(INSIDE, &udp(INSIDE, host(10, 7000), end(S), b""), Drop::NoPort);
+}
+
+/// CGN-03: what is leasable are the blocks of the pool's ports and no others; when half of them are gone, a port is no
+/// longer preserved at the price of a new block.
+#[test]
+fn cgn_03_a_narrow_range_of_ports() {
+    let mut lab = Lab::new(with_pool(pool(&["203.0.113.5"], 1024..=2047)));
+    assert_eq!(lab.leases.free_blocks(0), (16, 16));
+    for block in 0..16 {
+        let wanted = 1024 + 64 * block;
+        let given = lab.udp_out(host(10, wanted), end(S)).1;
+        assert_eq!(given == wanted, block < 8, "port {wanted} became {given}");
+        assert!((1024..=2047).contains(&given));
+    }
+    assert_eq!(lab.leases.free_blocks(0), (8, 16));
+}
+
 /// CGN-14 and D2: who gets no port is told by ICMP 3/1, at the configured rate and not above it.
 #[test]
 fn cgn_14_refusals_are_answered_at_a_limited_rate() {
@@ -1045,4 +1255,44 @@ fn cgn_16_full_session_table_and_static_entries() {
     for port in 0..10 {
         assert!(lab.udp_in((end(S).0, 1000 + port), external, end(H)));
     }
+}
+
+// --- Expiry -----------------------------------------------------------------------------------------------------------
+
+/// CGN-27: ten thousand flows of one host end at once. They go in bounded steps, while the packets of others pass in every
+/// poll, and the worker is told all the time that there is more to do.
+#[test]
+fn cgn_27_ten_thousand_flows_end_at_once() {
+    const FLOWS: u64 = 10_000;
+    let limits = Limits { sessions: 16_384, ..Limits::default() };
+    let mut lab = Lab::new(Spec { limits, ..spec() });
+    let flow = |n: u64| udp(INSIDE, end(H), (Ipv4Addr::from_bits(0xc612_0000 + n as u32), 1000), b"");
+    let at_rest = lab.worker.engine().arenas().free();
+    lab.neighbour(OUTSIDE, "198.51.100.1".parse().unwrap(), NeighbourState::Reachable(PEER));
+    lab.run();
+    assert_eq!(lab.send_all(INSIDE, &(0..FLOWS).map(flow).collect::<Vec<_>>()).frames.len() as u64, FLOWS);
+    let (other, server) = (host(77, 5000), end(S));
+    lab.now = lab.now + Duration::from_secs(299);
+    lab.udp_out(other, server);
+    lab.now = lab.now + Duration::from_secs(2);
+    let (mut polls, mut steps) = (0, HashSet::new());
+    while lab.sessions() > 1 {
+        let before = lab.sessions();
+        lab.arrive(INSIDE, [HeapPacket::from_frame(&udp(INSIDE, other, server, b"still here"))]);
+        let poll = lab.worker.poll_once(lab.now);
+        assert_eq!(lab.worker.devices_mut()[1].tx.drain(..).count(), 1);
+        steps.insert(before - lab.sessions());
+        polls += 1;
+        // Behind the first round of all shards it is known.
+        assert!(poll.more || polls <= 16 || lab.sessions() == 1, "poll {polls}: {} left", lab.sessions());
+    }
+    // 64 at a time, every 16th poll.
+    assert!(steps.iter().all(|&ended| ended <= 64), "{steps:?}");
+    assert!(polls <= 16 * (FLOWS / 64 + 2), "{polls} polls");
+    while lab.worker.poll_once(lab.now).more {
+        polls += 1;
+        assert!(polls <= 16 * (FLOWS / 64 + 4), "it knows when it is done");
+    }
+    lab.wait_secs(301);
+    assert_eq!(lab.worker.engine().arenas().free(), at_rest);
 }

@@ -11,8 +11,9 @@ use common::{
 };
 use dataplane::counters::Drop;
 use dataplane::message::{NeighbourState, ToWorker};
-use dataplane::packet::PacketPool;
+use dataplane::packet::{HeapPacket, PacketPool, RxChecksum};
 use dataplane::plan::{IcmpPolicy, InterfaceId, Limits, MacAddr, NextHop, RouteSpec, Spec};
+use etherparse::PacketBuilder;
 
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// The addresses of the gateway that errors come from.
@@ -114,12 +115,12 @@ fn rtr_01_ipv6_is_routed() {
     assert_eq!((it.source, it.destination, it.hop_limit), (server6().0, host6().0, 1));
     lab.counted("received, outside-received, routed6, transmitted, inside-transmitted");
     // A chain of 64 destination options (RFC 8200 §4.6), longer than anybody looks, and an unknown next header.
-    for (depth, last) in [(64, 17), (1, 253)] {
+    for (depth, last) in [(64u16, 17), (1, 253)] {
         let chain: Vec<u8> =
             (1..=depth).flat_map(|at| [if at == depth { last } else { 60 }, 0, 1, 4, 0, 0, 0, 0]).collect();
         let udp = udp6(INSIDE, host6(), server6(), b"", 64);
         let mut frame = [&udp[..54], &chain[..], &udp[54..]].concat();
-        frame[18..20].copy_from_slice(&(8 * u16::try_from(depth).expect("a short chain") + 8).to_be_bytes());
+        frame[18..20].copy_from_slice(&(8 * depth + 8).to_be_bytes());
         frame[20] = 60;
         let out = lab.pass(INSIDE, &frame, OUTSIDE);
         assert_eq!((&out[14..21], out[21], &out[22..]), (&frame[14..21], 63, &frame[22..]));
@@ -323,6 +324,10 @@ fn rtr_02_what_is_never_answered() {
     for source in ["0.0.0.0:9", "0.1.2.3:9", "127.0.0.1:9", "224.1.1.1:9", "255.255.255.255:9", "240.0.0.1:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::BadSource);
         lab.counted("received, inside-received, drop-bad-source");
+    }
+    for source in ["192.168.1.255:9", "192.168.1.0:9", "198.51.100.255:9"] {
+        lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::TtlExceeded);
+        lab.counted("received, inside-received, drop-ttl-exceeded");
     }
     let later = with_ip(udp(INSIDE, unruled(), server(), b""), |ip| {
         ip[6..8].copy_from_slice(&[0x20, 8]);
@@ -602,6 +607,31 @@ fn waiting_is_bounded_per_neighbour_and_in_all() {
     lab.counted("received 3, inside-received 3, held, drop-neighbour-queue-full 2");
 }
 
+/// Neighbours that never answer may take all the room for waiting packets: a new one is still asked for, and reached as soon
+/// as it has answered.
+#[test]
+fn dead_neighbours_do_not_keep_others_from_being_asked_for() {
+    let mut lab = strangers(Limits { held_per_neighbour: 2, held: 8, ..spec().limits });
+    let to = |last: u8| udp(INSIDE, unruled(), (Ipv4Addr::new(198, 51, 100, last), 9), b"");
+    let dead: Vec<_> = (50..54).flat_map(|last| [to(last), to(last)]).collect();
+    assert_eq!(lab.send_all(INSIDE, &dead).resolve.len(), 4);
+    lab.counted("received 8, inside-received 8, held 8");
+    let new: IpAddr = "198.51.100.99".parse().unwrap();
+    assert_eq!(lab.send(INSIDE, &to(99)).resolve, [(OUTSIDE, new)]);
+    assert!(lab.send(INSIDE, &to(99)).resolve.is_empty(), "asked for once");
+    lab.counted("received 2, inside-received 2, drop-neighbour-queue-full 2");
+    lab.neighbour(OUTSIDE, new, NeighbourState::Reachable(PEER));
+    lab.run();
+    assert_eq!(lab.pass(INSIDE, &to(99), OUTSIDE)[..6], PEER.0);
+    lab.counted("received, inside-received, routed4, transmitted, outside-transmitted");
+    // One that fails without a packet that waited may be asked for again.
+    assert_eq!(lab.send(INSIDE, &to(98)).resolve.len(), 1);
+    lab.neighbour(OUTSIDE, "198.51.100.98".parse().unwrap(), NeighbourState::Failed);
+    lab.run();
+    assert_eq!(lab.send(INSIDE, &to(98)).resolve.len(), 1);
+    lab.counted("received 2, inside-received 2, drop-neighbour-queue-full 2");
+}
+
 /// The neighbour table has its bound too; the known ones keep working.
 #[test]
 fn a_full_neighbour_table_refuses_new_ones() {
@@ -825,7 +855,7 @@ fn a_full_punt_queue_drops_by_name() {
     // Polled without listening.
     let deliver = |lab: &mut Lab, frames: &[Vec<u8>]| {
         let port = &mut lab.worker.devices_mut()[0];
-        port.rx.extend(frames.iter().map(|frame| dataplane::packet::HeapPacket::from_frame(frame)));
+        port.rx.extend(frames.iter().map(|frame| HeapPacket::from_frame(frame)));
         while lab.worker.poll_once(lab.now).received > 0 {}
         lab.check();
     };
@@ -843,4 +873,129 @@ fn a_full_punt_queue_drops_by_name() {
     let seen = lab.run();
     assert_eq!((seen.punted.len(), seen.resolve), (0, vec![(OUTSIDE, "198.51.100.77".parse().unwrap())]));
     assert_eq!(lab.send(INSIDE, &ping).punted.len(), 1);
+}
+
+/// While the control thread does not listen it is not listened to either, so that what waits for it stays bounded: its
+/// messages are applied later, none is lost, and the packets of others pass meanwhile.
+#[test]
+fn a_control_thread_that_does_not_listen_is_listened_to_later() {
+    const MESSAGES: u8 = 100;
+    let mut lab = Lab::with_queue(routed(), 4);
+    lab.resolving = false;
+    lab.neighbour(OUTSIDE, ROUTER, NeighbourState::Reachable(PEER));
+    lab.run();
+    lab.counted("");
+    let reply = echo(INSIDE, Ipv4Addr::new(192, 168, 1, 1), host().0, false, 1, 1);
+    for n in 0..MESSAGES {
+        let mut frame = ethernet(OUTSIDE, 0x0806, &[n; 28]);
+        frame[6..12].copy_from_slice(&MACS[1].0);
+        lab.to_worker.send(ToWorker::Frame { interface: OUTSIDE, frame: frame.into() }).unwrap();
+    }
+    lab.to_worker.send(ToWorker::Packet { packet: reply[14..].into() }).unwrap();
+    let ping = echo(INSIDE, host().0, Ipv4Addr::new(192, 168, 1, 1), true, 1, 1);
+    for _ in 0..50 {
+        lab.arrive(INSIDE, [ping.clone(), udp(INSIDE, unruled(), server(), b"")].map(|it| HeapPacket::from_frame(&it)));
+        lab.worker.poll_once(lab.now);
+        lab.check();
+    }
+    let applied = lab.counters.from_host.get();
+    assert!(applied < 40, "{applied} messages, of which the control thread has not taken back one");
+    assert_eq!(lab.counters.drops(Drop::PuntQueueFull), 50);
+    assert_eq!(lab.counters.routed[0].get(), 50);
+    let mut frames = Vec::new();
+    let mut resolve = Vec::new();
+    while lab.counters.held.get() == 0 || resolve.is_empty() {
+        let seen = lab.run();
+        assert!(frames.len() < 1000, "it goes on");
+        frames.extend(seen.frames);
+        resolve.extend(seen.resolve);
+    }
+    let arps: Vec<u8> = frames.iter().filter(|(_, it)| it[12..14] == [8, 6]).map(|(_, it)| it[14]).collect();
+    assert_eq!(arps, (0..MESSAGES).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(resolve, [(INSIDE, host().0.into())]);
+    assert_eq!(lab.send(INSIDE, &ping).punted.len(), 1);
+}
+
+// --- Unfinished checksums ---------------------------------------------------------------------------------------------
+
+/// Where the UDP or TCP checksum of a frame is.
+fn checksum_field(frame: &[u8]) -> std::ops::Range<usize> {
+    let (protocol, l4) = if frame[14] >> 4 == 4 { (frame[23], 34) } else { (frame[20], 54) };
+    let field = l4 + if protocol == 17 { 6 } else { 16 };
+    field..field + 2
+}
+
+/// The frame as Linux gives it to a device that shall compute the checksum: only the pseudo-header's sum is in its place
+/// (RFC 768, RFC 8200 §8.1), not inverted.
+fn unfinished(mut frame: Vec<u8>) -> Vec<u8> {
+    let (protocol, addresses, l4) = match frame[14] >> 4 {
+        4 => (frame[23], 26..34, 34),
+        _ => (frame[20], 22..54, 54),
+    };
+    let words = frame[addresses].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum::<u32>() + u32::from(protocol) + (frame.len() - l4) as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = ((sum & 0xffff) + (sum >> 16)) as u16;
+    let field = checksum_field(&frame);
+    frame[field].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+fn tcp6(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(PEER.0, MACS[0].0).ipv6(from.0.octets(), to.0.octets(), 64);
+    let mut frame = Vec::new();
+    builder.tcp(from.1, to.1, 7, 65_000).syn().write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// Design rule 5: a packet whose sender has left the checksum to hardware (virtio, TAP) leaves with a right one, whether it
+/// is translated or routed; and so does what goes to the host.
+#[test]
+fn unfinished_checksums_are_finished() {
+    let mut lab = lab(routed());
+    let payloads = [&b""[..], b"odd", b"even", &[0xff; 1000]];
+    for payload in payloads {
+        for frame in [
+            udp(INSIDE, host(), server(), payload),
+            tcp(INSIDE, host(), server(), "S", 1, 0, payload),
+            udp(INSIDE, unruled(), server(), payload),
+            tcp(INSIDE, unruled(), server(), "S", 1, 0, payload),
+        ] {
+            let whole = read(&lab.pass(INSIDE, &frame, OUTSIDE));
+            lab.arrive(INSIDE, [HeapPacket::from_frame(&unfinished(frame)).with_rx_checksum(RxChecksum::Partial)]);
+            // Read by etherparse, which computes the checksums.
+            assert_eq!(read(&lab.run().frames[0].1), whole);
+        }
+        for frame in [udp6(INSIDE, host6(), server6(), payload, 64), tcp6(host6(), server6(), payload)] {
+            let whole = read6(&lab.pass(INSIDE, &frame, OUTSIDE));
+            lab.arrive(INSIDE, [HeapPacket::from_frame(&unfinished(frame)).with_rx_checksum(RxChecksum::Partial)]);
+            assert_eq!(read6(&lab.run().frames[0].1), whole);
+        }
+    }
+    let to_the_gateway = udp(INSIDE, host(), end("192.168.1.1:53"), b"query");
+    let packet = HeapPacket::from_frame(&unfinished(to_the_gateway.clone())).with_rx_checksum(RxChecksum::Partial);
+    lab.arrive(INSIDE, [packet]);
+    assert_eq!(lab.run().punted, [(INSIDE, to_the_gateway)]);
+}
+
+/// Of a packet that the device does not call unfinished the checksum is left alone, be it right or wrong.
+#[test]
+fn finished_checksums_are_left_alone() {
+    let mut lab = lab(routed());
+    for said in [RxChecksum::Unknown, RxChecksum::Good, RxChecksum::Bad, RxChecksum::Partial] {
+        let whole = udp(INSIDE, unruled(), server(), b"whole");
+        let mut without = whole.clone();
+        without[checksum_field(&whole)].fill(0);
+        let mut wrong = whole.clone();
+        wrong[checksum_field(&whole)].copy_from_slice(&0x1234u16.to_be_bytes());
+        let mut frames = vec![whole.clone(), without, wrong];
+        if said != RxChecksum::Partial {
+            frames.push(unfinished(whole));
+        }
+        for frame in frames {
+            lab.arrive(INSIDE, [HeapPacket::from_frame(&frame).with_rx_checksum(said)]);
+            let out = &lab.run().frames[0].1;
+            assert_eq!(out[34..], frame[34..], "{said:?}");
+        }
+    }
 }

@@ -359,6 +359,29 @@ fn tcp_18_mid_stream_segments_are_dropped() {
     lab.moved(moves().dropped("outside", Drop::TcpNotSyn, 2 * flags.len() as i64));
 }
 
+/// TCP-18: only a SYN alone opens: nothing that also answers, ends or resets; ECN's marks may be set (RFC 3168 §6.1.1).
+/// From inside, to a forward and to an endpoint-independent mapping.
+#[test]
+fn tcp_18_only_a_syn_alone_opens() {
+    let mut lab = Lab::new(forwarding(with_rule(filtering(Filtering::EndpointIndependent))));
+    let external = lab.syn_out(end(H), end(S));
+    lab.recount();
+    let doors =
+        [(INSIDE, "192.168.1.10:4001", S), (OUTSIDE, S2, "203.0.113.5:8080"), (OUTSIDE, S2, "203.0.113.5:4000")];
+    assert_eq!(external, end(doors[2].2));
+    for (interface, from, to) in doors {
+        for flags in ["SA", "SF", "SR", "SFA", "SFR", "SRA", "SFRA", "SFPU"] {
+            lab.dropped(interface, &tcp(interface, end(from), end(to), flags, 7, 7, b""), Drop::TcpNotSyn);
+        }
+    }
+    lab.moved(moves().dropped("inside", Drop::TcpNotSyn, 8).dropped("outside", Drop::TcpNotSyn, 16));
+    for (interface, from, to) in doors {
+        let other = if interface == INSIDE { OUTSIDE } else { INSIDE };
+        lab.pass(interface, &tcp(interface, end(from), end(to), "SEC", 7, 0, b""), other);
+    }
+    lab.moved(moves().outbound(1).inbound(2).opened("tcp-opening", 3, 1));
+}
+
 // --- Timers -----------------------------------------------------------------------------------------------------------
 
 /// TCP-08, D1: an established connection may be idle for 7440 s; data still passes at 7439 s.

@@ -92,7 +92,8 @@ impl Ports {
         let address = leases.address(external)?;
         let proto = 1 << want.proto.index();
         // An exhausted address is known at once, not searched anew for every refused flow.
-        if address.is_exhausted() && self.full.get(external as usize).is_some_and(|full| full & proto != 0) {
+        let full = self.full.get(external as usize).copied().unwrap_or(0);
+        if address.is_exhausted() && full & proto != 0 {
             return None;
         }
         if want.preserve && want.port != 0 && want.range.contains(&want.port) {
@@ -123,9 +124,7 @@ impl Ports {
                 return found;
             }
         }
-        if let Some(full) = self.full.get_mut(external as usize) {
-            *full |= proto;
-        }
+        self.set_full(external, full | proto);
         None
     }
 
@@ -134,9 +133,7 @@ impl Ports {
         let number = usize::from(port) / BLOCK_PORTS;
         let Some(address) = leases.address(external) else { return };
         let Some(block) = address.blocks.get(number) else { return };
-        if let Some(full) = self.full.get_mut(external as usize) {
-            *full = 0;
-        }
+        self.set_full(external, 0);
         let used = &block.used[proto.index()];
         used.store(used.load(Ordering::Relaxed) & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
         if block.used.iter().all(|used| used.load(Ordering::Relaxed) == 0) {
@@ -193,6 +190,7 @@ impl Ports {
                 after.previous.store(number, Ordering::Relaxed);
             }
             self.set_head(external, number);
+            self.set_full(external, 0);
         }
         leased
     }
@@ -200,6 +198,12 @@ impl Ports {
     fn set_head(&mut self, external: u32, block: u16) {
         if let Some(head) = self.heads.get_mut(external as usize) {
             *head = block;
+        }
+    }
+
+    fn set_full(&mut self, external: u32, protos: u8) {
+        if let Some(full) = self.full.get_mut(external as usize) {
+            *full = protos;
         }
     }
 }

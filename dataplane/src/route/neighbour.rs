@@ -131,8 +131,9 @@ impl<P> Neighbours<P> {
         let slots =
             (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
         Neighbours {
-            // Twice the room: at half load hashbrown clears its tombstones in place, and never allocates.
-            table: HashMap::with_capacity(2 * limits.neighbours as usize),
+            // Twice the room, one to come included: at half load hashbrown clears its tombstones in place, and never
+            // allocates.
+            table: HashMap::with_capacity(2 * (limits.neighbours as usize + 1)),
             table_max: limits.neighbours as usize,
             held_per_neighbour: limits.held_per_neighbour,
             slots: slots.collect(),

@@ -375,10 +375,11 @@ impl Shard {
     }
 
     /// Makes a mapping for an inside endpoint by a NAT44 rule: pairs the subscriber with an external address, and takes
-    /// a port there.
+    /// a port there. It is made for a session that follows: without room for that there is none, and no port is held down
+    /// for nothing.
     ///
     /// # Errors
-    /// [`Drop::MappingTableFull`], [`Drop::NoPort`].
+    /// [`Drop::SessionTableFull`], [`Drop::MappingTableFull`], [`Drop::NoPort`].
     pub fn add_mapping(
         &mut self,
         context: &mut Context,
@@ -388,6 +389,9 @@ impl Shard {
         proto: Proto,
     ) -> Result<u32, Drop> {
         let Some(spec) = context.plan.spec.nat44.get(usize::from(rule)) else { return Err(Drop::NoPort) };
+        if context.arenas.sessions_left == 0 {
+            return Err(Drop::SessionTableFull);
+        }
         if context.arenas.mappings_left == 0 {
             return Err(Drop::MappingTableFull);
         }

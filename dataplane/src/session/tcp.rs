@@ -80,7 +80,7 @@ impl Segment {
         }
     }
 
-    /// Whether it opens a connection: a SYN that answers nothing.
+    /// Whether it opens a connection.
     #[must_use]
     pub fn opens(&self) -> bool {
         opens(self.flags)
@@ -91,10 +91,11 @@ impl Segment {
     }
 }
 
-/// Whether a segment with these flags opens a connection: a SYN that answers nothing.
+/// Whether a segment with these flags opens a connection: a SYN that neither answers nor ends anything.
 #[must_use]
 pub fn opens(flags: u8) -> bool {
-    flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+    use tcp_flags::{ACK, FIN, RST, SYN};
+    flags & (SYN | ACK | FIN | RST) == SYN
 }
 
 /// The value of a TCP option, without kind and length.

@@ -27,3 +27,39 @@ pub fn shard_of4(inside: u32) -> ShardId {
     #[allow(clippy::cast_possible_truncation)] // 6 bits are left
     ShardId((inside.wrapping_mul(0x9e37_79b1) >> 26) as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fewest and the most of these addresses that a shard owns.
+    fn spread(addresses: impl Iterator<Item = u32>) -> (usize, usize) {
+        let mut owned = [0; SHARDS];
+        addresses.for_each(|address| owned[shard_of4(address).index()] += 1);
+        (owned.into_iter().min().unwrap_or(0), owned.into_iter().max().unwrap_or(0))
+    }
+
+    /// The hosts of any /24 and of any /16 are spread over all shards, as even as can be hoped for: 4 and 1024 each.
+    #[test]
+    fn the_hosts_of_a_network_are_spread_over_all_shards() {
+        for network in (0..1 << 24).step_by(4099) {
+            let (least, most) = spread((0..256).map(|host| network << 8 | host));
+            assert!(least >= 3 && most <= 5, "{network:#x}/24: {least} to {most}");
+        }
+        for network in (0..1 << 16).step_by(1021) {
+            let (least, most) = spread((0..1 << 16).map(|host| network << 16 | host));
+            assert!(least >= 1014 && most <= 1034, "{network:#x}/16: {least} to {most}");
+        }
+    }
+
+    /// So are hosts at regular distances: one of each /24 or /30, the routers of each /16.
+    #[test]
+    fn regular_distances_do_not_gather_in_a_shard() {
+        for distance in [2, 4, 8, 16, 64, 256, 1 << 12, 1 << 16] {
+            for first in [0x0a00_0001, 0x6440_0005, 0xac10_00fe, 0xc0a8_0001_u32] {
+                let (least, most) = spread((0..1024).map(|n| first.wrapping_add(n * distance)));
+                assert!(least >= 10 && most <= 24, "every {distance} from {first:#x}: {least} to {most}, 16 hoped for");
+            }
+        }
+    }
+}

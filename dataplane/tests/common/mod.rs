@@ -229,9 +229,14 @@ impl Lab {
 
     /// Puts frames on the wire of an interface's port, and polls until all is quiet.
     pub fn send_all(&mut self, interface: InterfaceId, frames: &[Vec<u8>]) -> Seen {
-        let port = self.port(interface);
-        self.worker.devices_mut()[port].rx.extend(frames.iter().map(|frame| HeapPacket::from_frame(frame)));
+        self.arrive(interface, frames.iter().map(|frame| HeapPacket::from_frame(frame)));
         self.run()
+    }
+
+    /// Puts packets on the wire of an interface's port, for the next polls.
+    pub fn arrive(&mut self, interface: InterfaceId, packets: impl IntoIterator<Item = HeapPacket>) {
+        let port = self.port(interface);
+        self.worker.devices_mut()[port].rx.extend(packets);
     }
 
     /// One frame.
@@ -359,7 +364,7 @@ pub fn udp_ttl(interface: InterfaceId, from: End, to: End, payload: &[u8], ttl: 
     frame
 }
 
-/// A TCP segment that arrives on `interface`. Flags: any of `SAFRP`.
+/// A TCP segment that arrives on `interface`. Flags: any of `SAFRPUEC`, the last two of RFC 3168.
 pub fn tcp(interface: InterfaceId, from: End, to: End, flags: &str, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     tcp_with(interface, from, to, flags, seq, ack, payload, &[])
 }
@@ -385,6 +390,8 @@ pub fn tcp_with(
             'R' => builder.rst(),
             'P' => builder.psh(),
             'U' => builder.urg(1),
+            'E' => builder.ece(),
+            'C' => builder.cwr(),
             other => panic!("no such flag: {other}"),
         };
     }

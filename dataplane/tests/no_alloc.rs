@@ -1,0 +1,277 @@
+//! Design rule 2: the packet path allocates nothing. A worker whose packets and device allocate nothing themselves runs
+//! through everything that a packet can meet, while this thread's heap allocations are counted.
+#![allow(clippy::cast_possible_truncation)]
+
+mod common;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::recycled::{Recycled, RecycledPool};
+use common::{End, INSIDE, MACS, OUTSIDE, PEER, echo, end, ethernet, icmp, prefix, spec, tcp, udp, udp_ttl, udp6};
+use crossbeam_channel::{Receiver, Sender};
+use dataplane::counters::{Counter, Counters, Drop};
+use dataplane::engine::Engine;
+use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
+use dataplane::packet::Packet as _;
+use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
+use dataplane::plan::{NextHop, Pooling};
+use dataplane::pool::Leases;
+use dataplane::time::Time;
+use dataplane::worker::{Burst, Device, Worker};
+
+/// Buffers of the pool, and places on each wire.
+const PACKETS: usize = 8192;
+
+/// A port whose wire is two queues of fixed size.
+struct Wire {
+    rx: VecDeque<Recycled>,
+    tx: Vec<Recycled>,
+}
+
+impl Device for Wire {
+    type Packet = Recycled;
+
+    fn receive(&mut self, burst: &mut Burst<Recycled>) {
+        while !burst.is_full()
+            && let Some(packet) = self.rx.pop_front()
+        {
+            burst.push(packet);
+        }
+    }
+
+    fn transmit(&mut self, burst: &mut Burst<Recycled>) {
+        self.tx.extend(burst.drain(..));
+    }
+}
+
+/// A worker, and the control thread's ends of its queues.
+struct Rig {
+    worker: Worker<Wire, RecycledPool>,
+    pool: RecycledPool,
+    to_worker: Sender<ToWorker>,
+    from_worker: Receiver<FromWorker<Recycled>>,
+    counters: Arc<Counters>,
+    now: Time,
+}
+
+impl Rig {
+    fn new(spec: Spec) -> Rig {
+        let now = Time::from_secs(1000);
+        let plan = Arc::new(Plan::compile(spec).expect("a plan"));
+        let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+        let leases = Arc::new(Leases::new(&plan));
+        let (to_worker, inbox) = crossbeam_channel::bounded(PACKETS);
+        let (outbox, from_worker) = crossbeam_channel::bounded(PACKETS);
+        let pool = RecycledPool::new(PACKETS);
+        let wire = || Wire { rx: VecDeque::with_capacity(PACKETS), tx: Vec::with_capacity(PACKETS) };
+        let engine = Engine::new(plan, leases, Arc::clone(&counters), now);
+        let worker = Worker::new(engine, vec![wire(), wire()], pool.clone(), inbox, outbox);
+        let mut rig = Rig { worker, pool, to_worker, from_worker, counters, now };
+        for (interface, address) in
+            [(OUTSIDE, "198.51.100.1"), (OUTSIDE, "2001:db8:f::1"), (INSIDE, "192.168.1.2"), (INSIDE, "fd00:1::2")]
+        {
+            rig.neighbour(interface, address.parse().unwrap(), NeighbourState::Reachable(PEER));
+        }
+        rig.poll("the first neighbours");
+        rig
+    }
+
+    fn neighbour(&mut self, interface: InterfaceId, address: IpAddr, state: NeighbourState) {
+        self.to_worker.send(ToWorker::Neighbour(NeighbourUpdate { interface, address, state })).unwrap();
+    }
+
+    /// Polls until all is quiet, and asserts that this allocates nothing. Returns the frames that left.
+    #[track_caller]
+    fn poll(&mut self, what: &str) -> Vec<Vec<u8>> {
+        let (worker, now) = (&mut self.worker, self.now);
+        let info = allocation_counter::measure(|| {
+            loop {
+                let poll = worker.poll_once(now);
+                if poll.received == 0 && poll.messages == 0 {
+                    break;
+                }
+            }
+        });
+        assert_eq!((info.count_total, info.bytes_total), (0, 0), "allocations and bytes of {what}");
+        while self.from_worker.try_recv().is_ok() {}
+        assert_eq!(self.counters.imbalance(), 0);
+        let sent = self.worker.devices_mut().iter_mut().flat_map(|wire| wire.tx.drain(..));
+        sent.map(|packet| packet.data().to_vec()).collect()
+    }
+
+    #[track_caller]
+    fn send(&mut self, what: &str, interface: InterfaceId, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+        let wire = &mut self.worker.devices_mut()[usize::from(interface.0)];
+        wire.rx.extend(frames.into_iter().map(|frame| self.pool.packet(&frame)));
+        self.poll(what)
+    }
+
+    /// Sends frames that all pass.
+    #[track_caller]
+    fn pass(&mut self, what: &str, interface: InterfaceId, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+        let before = self.counters.received.get();
+        let sent = self.send(what, interface, frames);
+        assert_eq!(sent.len() as u64, self.counters.received.get() - before, "{what} all pass");
+        sent
+    }
+
+    /// Lets time pass, and timers fire.
+    fn wait(&mut self, what: &str, secs: u64) {
+        self.now = self.now + Duration::from_secs(secs);
+        let (worker, now) = (&mut self.worker, self.now);
+        let info = allocation_counter::measure(|| {
+            for _ in 0..10_000 {
+                worker.poll_once(now);
+            }
+        });
+        assert_eq!((info.count_total, info.bytes_total), (0, 0), "allocations and bytes of {what}");
+    }
+
+    fn sessions(&self) -> u64 {
+        self.counters.sessions.iter().map(Counter::get).sum()
+    }
+}
+
+/// Two thousand inside hosts behind an inside router; endpoint-independent filtering, so that ports are held down.
+fn provider(limits: Limits) -> Spec {
+    let to_hosts = NextHop::Via("192.168.1.2".parse().unwrap(), INSIDE);
+    let to_hosts6 = NextHop::Via("fd00:1::2".parse().unwrap(), INSIDE);
+    let mut spec = spec();
+    spec.routes.push(RouteSpec { prefix: prefix("192.168.0.0/16"), next_hop: to_hosts });
+    spec.routes.push(RouteSpec { prefix: prefix("fd00:9::/48"), next_hop: to_hosts6 });
+    let filtering = FilteringSet {
+        tcp: Filtering::AddressPortDependent,
+        udp: Filtering::EndpointIndependent,
+        icmp: Filtering::AddressDependent,
+    };
+    spec.nat44 = vec![Nat44Rule { filtering, pooling: Pooling::PairedSoft, ..common::rule() }];
+    spec.icmp = IcmpPolicy { rate: 1_000_000, burst: 1_000_000, ..IcmpPolicy::default() };
+    spec.limits = limits;
+    spec
+}
+
+/// The n-th inside endpoint.
+fn host(n: u16) -> End {
+    (Ipv4Addr::new(192, 168, 100 + (n / 250) as u8, 1 + (n % 250) as u8), 20_000 + n)
+}
+
+fn server() -> End {
+    end("198.18.0.1:53")
+}
+
+const FLOWS: u16 = 2000;
+
+/// The external ends of flows, from their first frames outside.
+fn externals(frames: &[Vec<u8>]) -> Vec<End> {
+    frames.iter().map(|frame| common::read(frame).source).collect()
+}
+
+#[test]
+fn the_packet_path_allocates_nothing() {
+    let mut rig = Rig::new(provider(Limits { sessions: 4096, mappings: 4096, ..spec().limits }));
+    // Twice, so that what was given back is taken again.
+    for _ in 0..2 {
+        // New sessions, and hits in both directions.
+        let queries = || (0..FLOWS).map(|n| udp(INSIDE, host(n), server(), b"query"));
+        let external = externals(&rig.pass("new UDP sessions", INSIDE, queries()));
+        rig.pass("UDP hits", INSIDE, queries());
+        rig.pass("UDP replies", OUTSIDE, external.iter().map(|&to| udp(OUTSIDE, server(), to, b"answer")));
+        let web = end("198.18.0.2:443");
+        let to_web = |flags, seq, ack| (0..500).map(move |n| tcp(INSIDE, host(n), web, flags, seq, ack, b""));
+        let seen = externals(&rig.pass("SYN", INSIDE, to_web("S", 1, 0)));
+        rig.pass("SYN ACK", OUTSIDE, seen.iter().map(|&to| tcp(OUTSIDE, web, to, "SA", 1, 2, b"")));
+        rig.pass("FIN", INSIDE, to_web("FA", 2, 2));
+        rig.pass("RST", INSIDE, to_web("RA", 3, 2));
+        rig.pass("pings", INSIDE, (0..100).map(|n| echo(INSIDE, host(n).0, server().0, true, 20_000 + n, 1)));
+        let strangers = external[..100].iter().map(|&to| udp(OUTSIDE, end("198.18.9.9:9"), to, b""));
+        rig.pass("sessions from outside", OUTSIDE, strangers);
+        // Errors: the gateway's own, and about translated flows in both directions.
+        let last = (0..300).map(|n| udp_ttl(INSIDE, host(n), server(), b"probe", 1));
+        rig.pass("ICMP errors originated", INSIDE, last);
+        rig.pass("packets too big", INSIDE, (0..100).map(|n| udp(INSIDE, host(n), server(), &[0; 1473])));
+        let quote = |from| udp(OUTSIDE, from, server(), b"")[14..].to_vec();
+        let errors = external.iter().map(|&to| icmp(OUTSIDE, server().0, to.0, 3, 3, [0; 4], &quote(to)));
+        rig.pass("ICMP errors from outside", OUTSIDE, errors);
+        let quote = |to| udp(INSIDE, server(), to, b"")[14..].to_vec();
+        let errors = (0..FLOWS).map(|n| icmp(INSIDE, host(n).0, server().0, 3, 3, [0; 4], &quote(host(n))));
+        rig.pass("ICMP errors from inside", INSIDE, errors);
+        // What is dropped, routed, or for the host.
+        let unsolicited = (0..300).map(|n| udp(OUTSIDE, server(), (external[0].0, 1024 + n), b""));
+        rig.send("unsolicited packets", OUTSIDE, unsolicited);
+        assert!(rig.counters.drops(Drop::Unsolicited) > 0);
+        let whole = udp(INSIDE, host(0), server(), b"payload");
+        rig.send("truncated frames", INSIDE, (0..whole.len()).map(|len| whole[..len].to_vec()));
+        let six = |to: &str| (to.parse().unwrap(), 9);
+        let from_six = |hops| (0..100).map(move |_| udp6(INSIDE, six("fd00:9::1"), six("2001:db8:7::1"), b"", hops));
+        rig.pass("IPv6 routing", INSIDE, from_six(64));
+        rig.pass("ICMPv6 errors originated", INSIDE, from_six(1));
+        rig.send("punted frames", INSIDE, (0..100).map(|_| ethernet(INSIDE, 0x0806, &[0; 46])));
+        // What the host sends: the message is the control thread's memory, and goes back to it.
+        let pong = echo(INSIDE, Ipv4Addr::new(192, 168, 1, 1), host(1).0, false, 1, 1);
+        let frame = [&PEER.0[..], &MACS[0].0, &[8, 6], &[0; 28]].concat();
+        for _ in 0..50 {
+            rig.to_worker.send(ToWorker::Packet { packet: pong[14..].into() }).unwrap();
+            rig.to_worker.send(ToWorker::Frame { interface: INSIDE, frame: frame.clone().into() }).unwrap();
+        }
+        assert_eq!(rig.poll("packets of the host").len(), 100);
+        // Timers.
+        assert!(rig.sessions() > u64::from(FLOWS) + 500);
+        rig.wait("expiry of UDP sessions", 301);
+        rig.wait("expiry of TCP sessions and hold-downs", 8000);
+        assert_eq!((rig.sessions(), rig.counters.mappings_held.get()), (0, 0));
+    }
+    assert_eq!(rig.pool.free(), PACKETS, "every buffer is back");
+}
+
+/// At the capacity of each table.
+#[test]
+fn full_tables_allocate_nothing() {
+    let mut rig = Rig::new(provider(Limits { sessions: 700, mappings: 600, ..spec().limits }));
+    for round in 1..=2 {
+        let frames = (0..FLOWS).map(|n| udp(INSIDE, host(n), server(), b"query"));
+        // Those that are refused are answered.
+        rig.pass("more flows than mappings", INSIDE, frames);
+        assert_eq!(rig.counters.drops(Drop::MappingTableFull), u64::from(FLOWS - 600) * round);
+        let frames = (0..FLOWS).map(|n| udp(INSIDE, host(n % 600), (server().0, 1000 + n), b"query"));
+        rig.pass("more flows than sessions", INSIDE, frames);
+        assert_eq!(rig.counters.drops(Drop::SessionTableFull), u64::from(FLOWS - 100) * round);
+        rig.wait("expiry", 301);
+        rig.wait("hold-downs", 200);
+    }
+}
+
+/// Neighbours come and go, at a table that is full, and packets wait for them.
+#[test]
+fn neighbours_allocate_nothing() {
+    // With twice the room for one more, 27 fill a hash table of 64 places as far as it goes.
+    let limits = Limits { sessions: 64, mappings: 64, neighbours: 27, held_per_neighbour: 4, held: 40 };
+    let mut rig = Rig::new(provider(limits));
+    let router = |n: u32| Ipv4Addr::from_bits(0xc633_6400 + 10 + n % 200);
+    let mut known = VecDeque::new();
+    for n in 0..3000 {
+        let to = router(n);
+        let waiting = || (0..6).map(|_| udp(INSIDE, host(1), (to, 9), b"wait"));
+        rig.send("packets that wait", INSIDE, waiting());
+        if known.len() == 23 {
+            // The table is full: one goes, and there is room again.
+            rig.neighbour(OUTSIDE, known.pop_front().expect("the oldest"), NeighbourState::Failed);
+            rig.send("a neighbour that goes", INSIDE, waiting());
+        }
+        let state = match n % 7 {
+            0 => NeighbourState::Failed,
+            1 => NeighbourState::Stale(PEER),
+            _ => NeighbourState::Reachable(PEER),
+        };
+        if state != NeighbourState::Failed {
+            known.push_back(to.into());
+        }
+        rig.neighbour(OUTSIDE, to.into(), state);
+        rig.poll("what a neighbour releases");
+    }
+    for reason in [Drop::NeighbourTableFull, Drop::NeighbourQueueFull, Drop::NeighbourFailed] {
+        assert!(rig.counters.drops(reason) > 0, "{}", reason.name());
+    }
+}
