@@ -34,11 +34,12 @@ use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::{SHARDS, ShardId};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
+use crate::worker::BURST;
 use look_ahead::tuple_of;
 use own::own_packet;
 
 /// Received packets, with the port that each came in by.
-pub type Received<P> = ArrayVec<(PortId, P), { crate::worker::BURST }>;
+pub type Received<P> = ArrayVec<(PortId, P), BURST>;
 
 /// What the engine wants done, in order. Taken and emptied by the worker after each call.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl<P> Output<P> {
     /// Empty, with room for what a burst and a full release of held packets can bring.
     #[must_use]
     pub fn new(held: usize) -> Self {
-        let room = 4 * crate::worker::BURST + 2 * held;
+        let room = 4 * BURST + 2 * held;
         Output {
             transmit: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
@@ -134,6 +135,8 @@ struct Flow {
     tuple: Tuple4,
     proto: Proto,
     hash: u32,
+    /// The session that was prefetched.
+    guess: Option<u32>,
 }
 
 /// Token bucket, as the time at which it would be full again.
@@ -169,6 +172,8 @@ pub struct Engine<P> {
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
+    /// A burst's packets, read. Here so that its memory is taken once.
+    prepared: Vec<Prepared>,
     errors: Bucket,
     /// The next shard to expire.
     expiring: usize,
@@ -200,6 +205,7 @@ impl<P: Packet> Engine<P> {
             shards: shards.collect(),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
+            prepared: vec![Prepared::UNREAD; BURST],
             errors: Bucket { full_at: now },
             expiring: 0,
             overdue: 0,
@@ -259,16 +265,13 @@ impl<P: Packet> Engine<P> {
                 offload::finish(packet.data_mut());
             }
         }
-        let mut prepared = ArrayVec::<Prepared, { crate::worker::BURST }>::new();
-        for (port, packet) in burst.iter() {
-            prepared.push(Prepared::UNREAD);
-            if let Some(prepared) = prepared.last_mut() {
-                self.prepare(*port, packet, prepared);
-            }
+        let mut prepared = std::mem::take(&mut self.prepared);
+        for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
+            self.prepare(*port, packet, prepared);
         }
-        for flow in prepared.iter().filter_map(|it| it.flow.as_ref()) {
+        for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
             if let Some(shard) = self.shards.get(flow.shard.index()) {
-                shard.prefetch_session(flow.hash);
+                flow.guess = shard.guess_session(flow.hash);
             }
         }
         for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
@@ -279,6 +282,7 @@ impl<P: Packet> Engine<P> {
             self.settle_owner(prepared);
             self.walk(packet, prepared, false, now, pool, out);
         }
+        self.prepared = prepared;
     }
 
     /// Applies a message of the control thread. `false` means: stop.
@@ -402,38 +406,46 @@ impl<P: Packet> Engine<P> {
                     self.drop(packet, Drop::FrameShort, out)
                 }
             }
-            Verdict::Punt => match origin {
-                Origin::Wire(interface) => {
-                    untag(&mut packet);
-                    out.events.push_back(FromWorker::Punt { interface, packet });
-                    Disposal::Punt
-                }
-                Origin::Own => self.drop(packet, Drop::HostPacket, out),
-            },
-            Verdict::Hold => {
-                let ingress = match origin {
-                    Origin::Wire(id) => Some(id),
-                    Origin::Own => None,
-                };
-                let (interface, address) = (self.sought.interface(), self.sought.address());
-                let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
-                if new {
-                    out.events.push_back(FromWorker::Resolve { interface, address });
-                }
-                match held {
-                    Ok(()) => {
-                        self.counters.held.add(1);
-                        Disposal::Hold(interface, address)
-                    }
-                    Err((packet, reason)) => self.drop(packet, reason, out),
-                }
-            }
+            Verdict::Punt => self.punt(origin, packet, out),
+            Verdict::Hold => self.hold(origin, packet, out),
             Verdict::Drop(reason, error) => {
                 if let (Origin::Wire(interface), Some((error, mtu)), Some(read)) = (origin, error, read) {
                     self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
                 }
                 self.drop(packet, reason, out)
             }
+        }
+    }
+
+    #[inline(never)]
+    fn punt(&mut self, origin: Origin, mut packet: P, out: &mut Output<P>) -> Disposal {
+        match origin {
+            Origin::Wire(interface) => {
+                untag(&mut packet);
+                out.events.push_back(FromWorker::Punt { interface, packet });
+                Disposal::Punt
+            }
+            Origin::Own => self.drop(packet, Drop::HostPacket, out),
+        }
+    }
+
+    #[inline(never)]
+    fn hold(&mut self, origin: Origin, packet: P, out: &mut Output<P>) -> Disposal {
+        let ingress = match origin {
+            Origin::Wire(id) => Some(id),
+            Origin::Own => None,
+        };
+        let (interface, address) = (self.sought.interface(), self.sought.address());
+        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
+        if new {
+            out.events.push_back(FromWorker::Resolve { interface, address });
+        }
+        match held {
+            Ok(()) => {
+                self.counters.held.add(1);
+                Disposal::Hold(interface, address)
+            }
+            Err((packet, reason)) => self.drop(packet, reason, out),
         }
     }
 

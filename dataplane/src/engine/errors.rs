@@ -30,7 +30,7 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.tuple_hash(&sent, quote.proto);
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto).and_then(|id| shard.session(id));
+        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto, None).and_then(|id| shard.session(id));
         let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > at.now) {
             (session.inside, session.rule)
         } else if let Some(mapping) = shard
@@ -78,7 +78,7 @@ impl<P: Packet> Engine<P> {
         let shard_id = shard_of4(key.source);
         let hash = self.secret.tuple_hash(&key, quote.proto);
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Outbound, &key, quote.proto).and_then(|id| shard.session(id));
+        let session = shard.find(hash, Direction::Outbound, &key, quote.proto, None).and_then(|id| shard.session(id));
         let zone = self.zone(at.ingress);
         let live = |session: &&Session| session.deadline > at.now && session.inside_zone == zone;
         let session = *session.filter(live).ok_or(Drop::IcmpErrorNoSession)?;

@@ -84,7 +84,7 @@ impl<P: Packet> Engine<P> {
             Err(verdict) => return verdict,
         };
         at.packet.truncate(view.end);
-        napt::decrement_ttl(at.packet.data_mut(), view, Delta::default());
+        napt::decrement_ttl(at.packet.data_mut(), view);
         self.clamp_mss(at, view, egress.interface);
         self.counters.routed[0].add(1);
         Verdict::Transmit(egress)

@@ -171,7 +171,7 @@ impl<P: Packet> Engine<P> {
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
     fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
+        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
         let session = shard.session(id)?;
         if session.deadline > now {
             let side = match flow.direction {

@@ -10,9 +10,11 @@ use crate::session::{Direction, Tuple4};
 use crate::steer::{ShardId, shard_of4};
 
 impl<P: Packet> Engine<P> {
-    /// Reads a packet into `prepared`, which is [`Prepared::UNREAD`].
+    /// Reads a packet into `prepared`, whatever is in it.
     pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
+        (prepared.interface, prepared.target, prepared.flow) = (None, None, None);
         if !packet.is_contiguous() {
+            prepared.read = Err(Drop::MultiSegment);
             return;
         }
         let frame = packet.data();
@@ -28,24 +30,30 @@ impl<P: Packet> Engine<P> {
             prepared.read = Err(Drop::UnknownVlan);
             return;
         };
-        prepared.read = if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
-            Err(Drop::OtherStation)
-        } else {
-            match link.ethertype {
-                ethertype::IPV4 => parse::ipv4(frame, link.len).map(Read::Four),
-                ethertype::IPV6 => parse::ipv6(frame, link.len).map(Read::Six),
-                ethertype::ARP => Ok(Read::Arp),
-                _ => Err(Drop::NotIp),
-            }
-        };
-        if let Ok(Read::Four(view)) = &prepared.read {
-            prepared.target = self.plan.target4(view.destination);
-            prepared.flow = self.flow(interface.zone, view, prepared.target);
-            if let Some(flow) = &prepared.flow
-                && let Some(shard) = self.shards.get(flow.shard.index())
-            {
-                shard.prefetch_bucket(flow.hash);
-            }
+        if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
+            prepared.read = Err(Drop::OtherStation);
+            return;
+        }
+        match link.ethertype {
+            ethertype::IPV4 => match parse::ipv4(frame, link.len) {
+                Ok(view) => {
+                    prepared.read = Ok(Read::Four(view));
+                    prepared.target = self.plan.target4(view.destination);
+                    prepared.flow = self.flow(interface.zone, &view, prepared.target);
+                    if let Some(flow) = &prepared.flow
+                        && let Some(shard) = self.shards.get(flow.shard.index())
+                    {
+                        shard.prefetch_bucket(flow.hash);
+                    }
+                }
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::IPV6 => match parse::ipv6(frame, link.len) {
+                Ok(view) => prepared.read = Ok(Read::Six(view)),
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::ARP => prepared.read = Ok(Read::Arp),
+            _ => prepared.read = Err(Drop::NotIp),
         }
     }
 
@@ -60,7 +68,7 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
+        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto), guess: None })
     }
 
     /// The shard that owns an external endpoint, if any flow can exist there.

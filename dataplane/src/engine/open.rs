@@ -168,7 +168,7 @@ impl<P: Packet> Engine<P> {
         let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
-        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto) {
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto, None) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
                 shard.abandon_mapping(&mut context, new.mapping);
                 return Err(Drop::FlowConflict);

@@ -15,6 +15,7 @@ use crate::time::Time;
 impl<P: Packet> Engine<P> {
     /// Sends an ICMP error about a packet, if that may be answered at all.
     #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
     pub(super) fn originate<L: PacketPool<Packet = P>>(
         &mut self,
         ingress: InterfaceId,
