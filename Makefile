@@ -23,13 +23,14 @@ demo-stop: root ## ends what `make demo KEEP=1` left running
 
 test: root deps check netns ## everything CI runs (as root)
 
-check: deps ## formatting, lints, unit tests, licences
+check: deps ## formatting, lints, tests without namespaces, licences, papers
 	@if cargo fmt --version >/dev/null 2>&1; then set -x; cargo fmt --all --check; \
 	else echo "cargo fmt is missing: formatting not checked"; fi
 	@if cargo clippy --version >/dev/null 2>&1; then set -x; cargo clippy --locked --workspace --all-targets -- -D warnings; \
 	else echo "cargo clippy is missing: lints not checked"; fi
 	cargo test --locked --workspace
 	python3 tests/licences.py
+	python3 tests/papers.py
 
 # The same profile as the unit tests: nothing is compiled twice, and overflow checks stay on.
 netns: root deps ## whole-program tests in network namespaces (as root)

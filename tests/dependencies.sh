@@ -4,12 +4,12 @@
 set -euo pipefail
 
 packages=(
-    # to build
-    build-essential clang libclang-dev pkg-config libdpdk-dev dpdk libbsd-dev libnuma-dev libpcap-dev ca-certificates
+    # to build (clang for its library: bindgen reads DPDK's headers with it)
+    build-essential ca-certificates clang libdpdk-dev pkg-config
     # the laboratory, its clients and servers
     bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
     # judges
-    prometheus tshark
+    prometheus python3-scapy tshark
 )
 
 # Rust: any cargo from 1.88 on will do. Debian 12 keeps a recent one for its browsers.

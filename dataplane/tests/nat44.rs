@@ -524,6 +524,30 @@ fn n44_29_hostile_fragments_are_dropped() {
     lab.moved(moves().dropped("inside", Drop::TransportShort, 1).dropped("inside", Drop::Fragment, 1));
 }
 
+/// L4X-01: protocols that are not port-translated are dropped by name where a rule or a static entry covers them, and never
+/// answered: IPv4 in IPv4, DCCP, GRE, ESP, AH, SCTP, UDP-Lite, and one that nobody uses.
+#[test]
+fn l4x_01_other_protocols_are_dropped_by_name() {
+    let static_nat = vec![one_to_one("203.0.113.60", "192.168.1.25")];
+    let mut lab = Lab::new(Spec { static_nat, ..spec() });
+    for protocol in [4, 33, 47, 50, 51, 132, 136, 253] {
+        let of = |frame: &[u8]| with_header(frame, |header| header.protocol = etherparse::IpNumber(protocol));
+        for host in [end(H), end("192.168.1.25:9")] {
+            lab.dropped(INSIDE, &of(&udp(INSIDE, host, end(S), b"payload")), Drop::Protocol);
+        }
+        for external in ["203.0.113.5:9", "203.0.113.60:9"] {
+            lab.dropped(OUTSIDE, &of(&udp(OUTSIDE, end(S), end(external), b"payload")), Drop::Protocol);
+        }
+        // Straight to an inside address it is as unsolicited as anything.
+        lab.dropped(OUTSIDE, &of(&udp(OUTSIDE, end(S), end(H), b"payload")), Drop::Unsolicited);
+    }
+    lab.moved(moves().dropped("inside", Drop::Protocol, 16).dropped("outside", Drop::Protocol, 16).dropped(
+        "outside",
+        Drop::Unsolicited,
+        8,
+    ));
+}
+
 // --- What passes is otherwise left alone ------------------------------------------------------------------------------
 
 /// N44-21: payloads are left alone, whatever addresses they name.
@@ -889,6 +913,31 @@ fn n44_32_static_filtering() {
         let seen = [S, "198.18.0.1:9", S2].map(|from| lab.udp_in(end(from), end(external), end(inside)));
         assert_eq!(seen, admits);
     }
+}
+
+/// One inside endpoint behind two forwards: whoever comes by both of them from one port is let in by the first alone, for
+/// the host could not tell the two flows apart.
+#[test]
+fn n44_32_two_ways_to_one_endpoint() {
+    let ways = ["203.0.113.5:80", "203.0.113.77:8080"].map(end);
+    let forwards = ways.map(|(address, port)| {
+        forward(ForwardProtocol::Udp, &address.to_string(), port..=port, end("192.168.1.20:53"))
+    });
+    let mut lab = Lab::new(Spec { forwards: forwards.into(), ..spec() });
+    let inside = end("192.168.1.20:53");
+    assert!(lab.udp_in(end(S), ways[0], inside));
+    assert!(lab.udp_in(end(S2), ways[1], inside));
+    lab.recount();
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S), ways[1], b""), Drop::FlowConflict);
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), ways[0], b""), Drop::FlowConflict);
+    lab.moved(moves().dropped("outside", Drop::FlowConflict, 2));
+    // Each peer's answers come from where it has sent to.
+    assert_eq!(lab.udp_out(inside, end(S)), ways[0]);
+    assert_eq!(lab.udp_out(inside, end(S2)), ways[1]);
+    // When the first flow has ended, the other way is open.
+    lab.wait_secs(301);
+    assert!(lab.udp_in(end(S), ways[1], inside));
+    assert_eq!(lab.udp_out(inside, end(S)), ways[1]);
 }
 
 /// N44-32: static entries never expire.

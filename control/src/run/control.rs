@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, never, select};
 use dataplane::dpdk::{Mbuf, Port};
 use dataplane::message::{FromWorker, ToWorker};
 use dataplane::packet::Packet;
@@ -128,6 +128,8 @@ impl Gateway {
     fn stop(mut self) {
         self.metrics.set_ready(false);
         drop(self.server.take());
+        // Nobody listens any more: a worker that waits for room in its outbox goes on to its last message.
+        self.from_workers = never();
         self.workers.iter_mut().for_each(|worker| worker.stop());
         let sum = |counter: fn(&dataplane::counters::Counters) -> u64| -> u64 {
             self.workers.iter().map(|worker| counter(&worker.counters)).sum()

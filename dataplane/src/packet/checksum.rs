@@ -38,6 +38,25 @@ pub fn checksum(initial: u32, data: &[u8]) -> u16 {
     !fold(sum(initial, data))
 }
 
+/// Whether an IPv4 header with this checksum in it is right (RFC 1812 §5.2.2). Sums whole words: the sum of one's
+/// complement words is the same in pieces of any width and either byte order, but for the order of its own bytes
+/// (RFC 1071 §2).
+#[inline]
+#[must_use]
+pub fn is_header_right(header: &[u8]) -> bool {
+    let word = |word: &[u8; 4]| u64::from(u32::from_ne_bytes(*word));
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = match words {
+        [a, b, c, d, e] => word(a) + word(b) + word(c) + word(d) + word(e),
+        words => words.iter().map(word).sum(),
+    };
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    #[allow(clippy::cast_possible_truncation)] // two halves, the upper one with a carry at the most
+    {
+        fold((sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32) == 0xffff
+    }
+}
+
 /// Sum of the IPv4 pseudo-header (RFC 9293 §3.1). Addresses in host order, `len` in bytes.
 #[must_use]
 pub fn pseudo4(source: u32, destination: u32, protocol: u8, len: u16) -> u32 {

@@ -209,29 +209,26 @@ pub struct View6 {
 /// The reason to drop it.
 #[inline(always)]
 pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
-    let available = frame.len().saturating_sub(l3);
-    if available < IPV4 {
+    let packet = frame.get(l3..).unwrap_or(&[]);
+    let Some(fixed) = packet.first_chunk::<IPV4>() else { return Err(Drop::IpHeader) };
+    let header = usize::from(fixed[0] & 0x0f) * 4;
+    let total = usize::from(get16(fixed, 2));
+    if fixed[0] >> 4 != 4 || header < IPV4 {
         return Err(Drop::IpHeader);
     }
-    let packet = &frame[l3..];
-    let header = usize::from(packet[0] & 0x0f) * 4;
-    let total = usize::from(get16(packet, 2));
-    if packet[0] >> 4 != 4 || header < IPV4 {
-        return Err(Drop::IpHeader);
-    }
-    if total < header || total > available {
+    if total < header || total > packet.len() {
         return Err(Drop::IpLength);
     }
-    if checksum::fold(checksum::sum(0, &packet[..header])) != 0xffff {
+    if !checksum::is_header_right(&packet[..header]) {
         return Err(Drop::IpChecksum);
     }
-    let flags = get16(packet, 6);
+    let flags = get16(fixed, 6);
     let fragment = match (flags & 0x1fff, flags & 0x2000) {
         (0, 0) => Fragment::Whole,
         (0, _) => Fragment::First,
         _ => Fragment::Later,
     };
-    let protocol = packet[9];
+    let protocol = fixed[9];
     let payload = &packet[header..total];
     let (transport, source_port, destination_port) = if fragment == Fragment::Later {
         (Transport::Other, 0, 0)
@@ -244,12 +241,12 @@ pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
         l3,
         l4: l3 + header,
         end: l3 + total,
-        source: get32(packet, 12),
-        destination: get32(packet, 16),
+        source: get32(fixed, 12),
+        destination: get32(fixed, 16),
         source_port,
         destination_port,
         protocol,
-        ttl: packet[8],
+        ttl: fixed[8],
         dont_fragment: flags & 0x4000 != 0,
         fragment,
         transport,
@@ -260,15 +257,17 @@ pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
 fn ports(payload: &[u8], protocol: u8, fragment: Fragment) -> Result<(Transport, u16, u16), Drop> {
     let transport = match protocol {
         protocol::TCP => {
-            let offset = payload.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
-            if payload.len() < 20 || offset < 20 || (offset > payload.len() && fragment == Fragment::Whole) {
+            let Some(fixed) = payload.first_chunk::<20>() else { return Err(Drop::TransportShort) };
+            let offset = usize::from(fixed[12] >> 4) * 4;
+            if offset < 20 || (offset > payload.len() && fragment == Fragment::Whole) {
                 return Err(Drop::TransportShort);
             }
-            Transport::Tcp(payload[13])
+            Transport::Tcp(fixed[13])
         }
         protocol::UDP => {
-            let length = usize::from(get16(payload, 4));
-            if payload.len() < 8 || length < 8 || (length > payload.len() && fragment == Fragment::Whole) {
+            let Some(fixed) = payload.first_chunk::<8>() else { return Err(Drop::TransportShort) };
+            let length = usize::from(get16(fixed, 4));
+            if length < 8 || (length > payload.len() && fragment == Fragment::Whole) {
                 return Err(Drop::TransportShort);
             }
             Transport::Udp
@@ -299,20 +298,17 @@ fn icmp4(payload: &[u8]) -> Result<(Transport, u16, u16), Drop> {
 /// The reason to drop it.
 #[inline(always)]
 pub fn ipv6(frame: &[u8], l3: usize) -> Result<View6, Drop> {
-    let available = frame.len().saturating_sub(l3);
-    if available < IPV6 {
+    let packet = frame.get(l3..).unwrap_or(&[]);
+    let Some(fixed) = packet.first_chunk::<IPV6>() else { return Err(Drop::IpHeader) };
+    if fixed[0] >> 4 != 6 {
         return Err(Drop::IpHeader);
     }
-    let packet = &frame[l3..];
-    if packet[0] >> 4 != 6 {
-        return Err(Drop::IpHeader);
-    }
-    let total = IPV6 + usize::from(get16(packet, 4));
-    if total > available {
+    let total = IPV6 + usize::from(get16(fixed, 4));
+    if total > packet.len() {
         return Err(Drop::IpLength);
     }
     let packet = &packet[..total];
-    let (mut next, mut at, mut fragment) = (packet[6], IPV6, Fragment::Whole);
+    let (mut next, mut at, mut fragment) = (fixed[6], IPV6, Fragment::Whole);
     for _ in 0..EXTENSIONS_MAX {
         let Some(header) = packet.get(at..at + 8) else { break };
         match next {
@@ -344,12 +340,12 @@ pub fn ipv6(frame: &[u8], l3: usize) -> Result<View6, Drop> {
         l3,
         l4: l3 + at,
         end: l3 + total,
-        source: get128(packet, 8),
-        destination: get128(packet, 24),
+        source: get128(fixed, 8),
+        destination: get128(fixed, 24),
         source_port,
         destination_port,
         protocol: next,
-        hop_limit: packet[7],
+        hop_limit: fixed[7],
         fragment,
         transport,
     })

@@ -18,7 +18,7 @@ mod tests {
     use std::collections::HashSet;
     use std::ops::RangeInclusive;
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::plan::{Filtering, ForwardProtocol, Plan, PoolSpec, PortForward, Spec, ZoneId};
@@ -107,6 +107,44 @@ mod tests {
         assert!((0..=u16::MAX).all(|port| port / 64 == 8080 / 64 || leases.owner(0, port) == Owner::Free));
     }
 
+    /// Workers that reach for the same free blocks at the same time: each block is one worker's, and counted once.
+    #[test]
+    fn a_block_is_leased_once() {
+        const WORKERS: usize = 2;
+        const ROUNDS: usize = 3000;
+        let leases = leases(1);
+        let address = leases.address(0).expect("an address");
+        let arrived = AtomicUsize::new(0);
+        // Waits busily, so that all go on at the same time.
+        let meet = |turn: usize| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < turn * WORKERS {
+                std::thread::yield_now();
+            }
+        };
+        let faults: usize = std::thread::scope(|scope| {
+            let workers = (0..WORKERS).map(|worker| {
+                let (leases, meet) = (&leases, &meet);
+                scope.spawn(move || {
+                    let mut faults = 0;
+                    for round in 0..ROUNDS {
+                        meet(3 * round + 1);
+                        let won: Vec<usize> = (0..128).filter(|&block| address.lease(block, shard(worker))).collect();
+                        meet(3 * round + 2);
+                        faults += won.iter().filter(|&&block| !address.owned_by(block, shard(worker))).count();
+                        faults += usize::from(leases.free_blocks(0).0 != 1023 - 127); // 126 is the forwarded ports'
+                        meet(3 * round + 3);
+                        won.into_iter().for_each(|block| address.release(block));
+                    }
+                    faults
+                })
+            });
+            let workers: Vec<_> = workers.collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
+        });
+        assert_eq!((faults, leases.free_blocks(0)), (0, (1023, 1023)));
+    }
+
     /// Several workers lease and give back at once, from few blocks: no port ever has two owners, and in the end no block
     /// is lost.
     #[test]
@@ -123,6 +161,7 @@ mod tests {
                     let mut noise = noise(worker as u64);
                     let mut shards: Vec<_> = (0..4).map(|n| Ports::new(shard(worker * 16 + n), 2)).collect();
                     let mut own = Vec::new();
+                    let mark = |external: u32, port: u16| &taken[external as usize * 65_536 + usize::from(port)];
                     start.wait();
                     for step in 0..40_000u64 {
                         // Waves: more is taken, then more is given back.
@@ -133,19 +172,19 @@ mod tests {
                             want.preserve = noise() & 1 == 0;
                             let got = shards[number].allocate(leases, external, &want, |_| noise());
                             if let Some(port) = got {
-                                let mark = &taken[external as usize * 65_536 + usize::from(port)];
-                                assert!(!mark.swap(true, Ordering::Relaxed), "port {port} has two owners");
+                                let owned = mark(external, port).swap(true, Ordering::Relaxed);
+                                assert!(!owned, "port {port} has two owners");
                                 own.push((number, external, port));
                             }
                         } else if !own.is_empty() {
                             let at = noise() as usize % own.len();
                             let (number, external, port) = own.swap_remove(at);
-                            let mark = &taken[external as usize * 65_536 + usize::from(port)];
-                            assert!(mark.swap(false, Ordering::Relaxed));
+                            mark(external, port).store(false, Ordering::Relaxed);
                             shards[number].release(leases, external, Proto::Udp, port);
                         }
                     }
                     for (number, external, port) in own {
+                        mark(external, port).store(false, Ordering::Relaxed);
                         shards[number].release(leases, external, Proto::Udp, port);
                     }
                 });

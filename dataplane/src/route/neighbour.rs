@@ -19,8 +19,8 @@ const NIL: u32 = u32::MAX;
 pub struct Neighbour {
     /// The address; of IPv4 in the low 32 bits.
     address: u128,
-    is_ipv6: bool,
-    interface: InterfaceId,
+    /// The interface's number, times two, plus one for IPv6.
+    link: u32,
 }
 
 impl Neighbour {
@@ -37,28 +37,29 @@ impl Neighbour {
     #[inline]
     #[must_use]
     pub const fn ipv4(interface: InterfaceId, address: u32) -> Self {
-        Neighbour { address: address as u128, is_ipv6: false, interface }
+        Neighbour { address: address as u128, link: (interface.0 as u32) << 1 }
     }
 
     /// The neighbour at this IPv6 address, in host order.
     #[inline]
     #[must_use]
     pub const fn ipv6(interface: InterfaceId, address: u128) -> Self {
-        Neighbour { address, is_ipv6: true, interface }
+        Neighbour { address, link: (interface.0 as u32) << 1 | 1 }
     }
 
     /// The interface that it is on.
     #[inline]
     #[must_use]
     pub const fn interface(self) -> InterfaceId {
-        self.interface
+        #[allow(clippy::cast_possible_truncation)] // 16 bits were shifted by one
+        InterfaceId((self.link >> 1) as u16)
     }
 
     /// Its network address.
     #[must_use]
     pub fn address(self) -> IpAddr {
         match u32::try_from(self.address) {
-            Ok(address) if !self.is_ipv6 => IpAddr::V4(Ipv4Addr::from_bits(address)),
+            Ok(address) if self.link & 1 == 0 => IpAddr::V4(Ipv4Addr::from_bits(address)),
             _ => IpAddr::V6(Ipv6Addr::from_bits(self.address)),
         }
     }
@@ -130,8 +131,9 @@ impl<P> Neighbours<P> {
         let slots =
             (0..limits.held).map(|at| Slot { held: None, next: if at + 1 < limits.held { at + 1 } else { NIL } });
         Neighbours {
-            // Twice the room: at half load hashbrown clears its tombstones in place, and never allocates.
-            table: HashMap::with_capacity(2 * limits.neighbours as usize),
+            // Twice the room, one to come included: at half load hashbrown clears its tombstones in place, and never
+            // allocates.
+            table: HashMap::with_capacity(2 * (limits.neighbours as usize + 1)),
             table_max: limits.neighbours as usize,
             held_per_neighbour: limits.held_per_neighbour,
             slots: slots.collect(),

@@ -263,30 +263,44 @@ impl Shard {
         self.index.prefetch(hash);
     }
 
-    /// Fetches the session that a look-up with this hash will probably find.
+    /// Fetches the session that a look-up with this hash will probably find, and returns its id for [`Shard::find`].
     #[inline]
-    pub fn prefetch_session(&self, hash: u32) {
-        if let Some(value) = self.index.first_candidate(hash) {
-            self.sessions.prefetch(value & ID_MASK);
-        }
+    pub fn guess_session(&self, hash: u32) -> Option<u32> {
+        let id = self.index.first_candidate(hash)? & ID_MASK;
+        self.sessions.prefetch(id);
+        Some(id)
     }
 
     /// The session of a flow, by its outbound tuple as it looks inside ([`Direction::Outbound`]) or outside
-    /// ([`Direction::Inbound`]). It may be past its deadline.
+    /// ([`Direction::Inbound`]). It may be past its deadline. `guess` is tried first.
     #[inline]
     #[must_use]
-    pub fn find(&self, hash: u32, direction: Direction, tuple: &Tuple4, proto: Proto) -> Option<u32> {
+    pub fn find(
+        &self,
+        hash: u32,
+        direction: Direction,
+        tuple: &Tuple4,
+        proto: Proto,
+        guess: Option<u32>,
+    ) -> Option<u32> {
+        let is = |id: u32| {
+            self.sessions.get(id).is_some_and(|session| {
+                let side = match direction {
+                    Direction::Outbound => &session.inside,
+                    Direction::Inbound => &session.outside,
+                };
+                side == tuple && session.proto == proto
+            })
+        };
+        // Every session is in the index, so one that fits is the one that the index would give.
+        if guess.is_some_and(is) {
+            return guess;
+        }
         let kind = match direction {
             Direction::Outbound => Kind::Inside,
             Direction::Inbound => Kind::Outside,
         };
-        let found = self.index.find(hash, |value| {
-            kind.id(value).and_then(|id| self.sessions.get(id)).is_some_and(|session| {
-                let side = if kind == Kind::Inside { &session.inside } else { &session.outside };
-                side == tuple && session.proto == proto
-            })
-        });
-        found.map(|value| value & ID_MASK)
+        self.index.find(hash, |value| kind.id(value).is_some_and(is)).map(|value| value & ID_MASK)
     }
 
     /// The live mapping of an inside endpoint in a pool.

@@ -1,7 +1,7 @@
 //! Address and port translation of IPv4 packets. Checksums are updated, never recomputed (RFC 1624).
 
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{Transport, View4, get16, put16, put32};
+use crate::packet::parse::{IPV4, Transport, View4, get16, put16, put32};
 use crate::pool::Proto;
 use crate::session::Tuple4;
 
@@ -20,24 +20,25 @@ pub fn deltas(proto: Proto, from: &Tuple4, to: &Tuple4) -> (Delta, Delta) {
 #[inline]
 pub fn rewrite(frame: &mut [u8], view: &View4, to: &Tuple4, addresses: Delta, transport: Delta) {
     rewrite_addresses(frame, view, to, addresses);
-    let l4 = view.l4;
+    // Every transport that has a part in this has 8 bytes of header.
+    let Some(header) = frame.get_mut(view.l4..).and_then(|header| header.first_chunk_mut::<8>()) else { return };
     match view.transport {
         Transport::Tcp(_) => {
-            put16(frame, l4, to.source_port);
-            put16(frame, l4 + 2, to.destination_port);
-            let checksum = transport.apply(get16(frame, l4 + 16));
-            put16(frame, l4 + 16, checksum);
+            put16(header, 0, to.source_port);
+            put16(header, 2, to.destination_port);
+            let checksum = transport.apply(get16(frame, view.l4 + 16));
+            put16(frame, view.l4 + 16, checksum);
         }
         Transport::Udp => {
-            put16(frame, l4, to.source_port);
-            put16(frame, l4 + 2, to.destination_port);
-            let checksum = transport.apply_udp(get16(frame, l4 + 6));
-            put16(frame, l4 + 6, checksum);
+            put16(header, 0, to.source_port);
+            put16(header, 2, to.destination_port);
+            let checksum = transport.apply_udp(get16(header, 6));
+            put16(header, 6, checksum);
         }
         Transport::IcmpQuery(request) => {
-            put16(frame, l4 + 4, if request { to.source_port } else { to.destination_port });
-            let checksum = transport.apply(get16(frame, l4 + 2));
-            put16(frame, l4 + 2, checksum);
+            put16(header, 4, if request { to.source_port } else { to.destination_port });
+            let checksum = transport.apply(get16(header, 2));
+            put16(header, 2, checksum);
         }
         Transport::IcmpError | Transport::IcmpOther | Transport::Other => {}
     }
@@ -46,18 +47,30 @@ pub fn rewrite(frame: &mut [u8], view: &View4, to: &Tuple4, addresses: Delta, tr
 /// Writes the addresses of `to` into the IPv4 header, and one hop less into its TTL.
 #[inline]
 pub fn rewrite_addresses(frame: &mut [u8], view: &View4, to: &Tuple4, addresses: Delta) {
-    put32(frame, view.l3 + 12, to.source);
-    put32(frame, view.l3 + 16, to.destination);
-    decrement_ttl(frame, view, addresses);
+    let Some(header) = header(frame, view) else { return };
+    put32(header, 12, to.source);
+    put32(header, 16, to.destination);
+    one_hop_less(header, addresses);
 }
 
-/// One hop less, together with another change of the header.
+/// One hop less, and nothing else.
 #[inline]
-pub fn decrement_ttl(frame: &mut [u8], view: &View4, also: Delta) {
-    let at = view.l3 + 8;
-    let old = get16(frame, at);
+pub fn decrement_ttl(frame: &mut [u8], view: &View4) {
+    let Some(header) = header(frame, view) else { return };
+    one_hop_less(header, Delta::default());
+}
+
+/// One hop less, and the checksum of this and another change of the header.
+#[inline]
+fn one_hop_less(header: &mut [u8; IPV4], also: Delta) {
+    let old = get16(header, 8);
     let new = old.wrapping_sub(0x0100);
-    put16(frame, at, new);
-    let checksum = also.word(old, new).apply(get16(frame, view.l3 + 10));
-    put16(frame, view.l3 + 10, checksum);
+    put16(header, 8, new);
+    let checksum = also.word(old, new).apply(get16(header, 10));
+    put16(header, 10, checksum);
+}
+
+#[inline]
+fn header<'a>(frame: &'a mut [u8], view: &View4) -> Option<&'a mut [u8; IPV4]> {
+    frame.get_mut(view.l3..)?.first_chunk_mut()
 }

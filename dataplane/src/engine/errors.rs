@@ -1,0 +1,100 @@
+//! ICMP errors about translated flows (RFC 5508 §4).
+
+use super::{Arrival, Engine, Story, Verdict};
+use crate::counters::Drop;
+use crate::packet::Packet;
+use crate::packet::parse::{Fragment, View4};
+use crate::session::{Direction, Session, Tuple4};
+use crate::steer::shard_of4;
+use crate::trace::{RuleRef, SessionStep};
+use crate::translate::icmp;
+
+impl<P: Packet> Engine<P> {
+    /// From outside: the quoted packet is one that we sent, from an external address.
+    pub(super) fn error_from_outside(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View4,
+        external: u32,
+    ) -> Result<Verdict, Drop> {
+        if view.fragment != Fragment::Whole {
+            return Err(Drop::Fragment);
+        }
+        let quote = icmp::quote(at.packet.data(), view)?;
+        let sent = quote.tuple;
+        // The error comes to the address that the packet was sent from (RFC 5508 REQ-4).
+        if sent.source != view.destination {
+            return Err(Drop::IcmpErrorNoSession);
+        }
+        let shard_id = self.owner(external, quote.proto, sent.source_port).ok_or(Drop::IcmpErrorNoSession)?;
+        let hash = self.secret.tuple_hash(&sent, quote.proto);
+        let plan = &*self.plan;
+        let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto, None).and_then(|id| shard.session(id));
+        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > at.now) {
+            (session.inside, session.rule)
+        } else if let Some(mapping) = shard
+            .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
+            .and_then(|id| shard.mapping(id))
+        {
+            // No session with that remote any more, but the mapping still says who sent it.
+            let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
+            (inside, RuleRef::Nat44(mapping.rule))
+        } else {
+            let entry = plan.externals.get(external as usize).ok_or(Drop::IcmpErrorNoSession)?;
+            let entry = plan.policy.static_in(entry.address, entry.static_nat, quote.proto, sent.source_port);
+            let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
+            (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
+        };
+        let zone = self.zone(at.ingress);
+        if plan.outside_zone(rule) != Some(zone) {
+            return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
+        }
+        self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
+        let egress = match self.forward4(at, view, inside.source) {
+            Ok(egress) => egress,
+            Err(verdict) => return Ok(verdict),
+        };
+        let outer = Tuple4 { source: view.source, destination: inside.source, ..Tuple4::default() };
+        icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &inside);
+        at.packet.truncate(view.end);
+        self.counters.nat44[Direction::Inbound as usize].add(1);
+        self.tell_after(view, &outer);
+        Ok(Verdict::Transmit(egress))
+    }
+
+    /// From inside: the quoted packet is one that we delivered, to an inside address.
+    pub(super) fn error_from_inside(&mut self, at: &mut Arrival<P>, view: &View4) -> Result<Verdict, Drop> {
+        if view.fragment != Fragment::Whole {
+            return Err(Drop::Fragment);
+        }
+        let quote = icmp::quote(at.packet.data(), view)?;
+        // The error goes back to where the packet came from, and nowhere else.
+        if quote.tuple.source != view.destination {
+            return Err(Drop::IcmpErrorNoSession);
+        }
+        // An outbound packet of the flow is the delivered one, turned round.
+        let key = quote.tuple.reversed();
+        let shard_id = shard_of4(key.source);
+        let hash = self.secret.tuple_hash(&key, quote.proto);
+        let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = shard.find(hash, Direction::Outbound, &key, quote.proto, None).and_then(|id| shard.session(id));
+        let zone = self.zone(at.ingress);
+        let live = |session: &&Session| session.deadline > at.now && session.inside_zone == zone;
+        let session = *session.filter(live).ok_or(Drop::IcmpErrorNoSession)?;
+        // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
+        let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
+        let source = own.map_or(session.outside.source, |entry| entry.external);
+        self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
+        let egress = match self.forward4(at, view, view.destination) {
+            Ok(egress) => egress,
+            Err(verdict) => return Ok(verdict),
+        };
+        let outer = Tuple4 { source, destination: view.destination, ..Tuple4::default() };
+        icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &session.outside.reversed());
+        at.packet.truncate(view.end);
+        self.counters.nat44[Direction::Outbound as usize].add(1);
+        self.tell_after(view, &outer);
+        Ok(Verdict::Transmit(egress))
+    }
+}

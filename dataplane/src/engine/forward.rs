@@ -1,0 +1,164 @@
+//! The way out: route, hop count, size, neighbour; then the rewriting, and the frame's new header.
+
+use std::cmp::Ordering;
+
+use super::{Arrival, Engine, Output, Verdict, endpoints4};
+use crate::counters::{Drop, IcmpError};
+use crate::message::FromWorker;
+use crate::packet::Packet;
+use crate::packet::checksum::Delta;
+use crate::packet::parse::{self, Transport, View4, ethertype, put16};
+use crate::plan::{InterfaceId, Target, ZoneId};
+use crate::route::neighbour::{Adjacency, Lookup, Neighbour};
+use crate::session::{Direction, Tuple4};
+use crate::translate::{mss, napt};
+
+impl<P: Packet> Engine<P> {
+    pub(super) fn zone(&self, interface: InterfaceId) -> ZoneId {
+        self.plan.interface(interface).map_or(ZoneId(u8::MAX), |interface| interface.zone)
+    }
+
+    pub(super) fn egress_zone(&self, target: Option<Target>) -> Option<ZoneId> {
+        match target? {
+            Target::Via(router) => Some(self.zone(router.interface())),
+            Target::OnLink(id) => Some(self.zone(id)),
+            _ => None,
+        }
+    }
+
+    /// Whether no rule covers a packet from inside.
+    pub(super) fn is_unruled(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> bool {
+        self.egress_zone(target).is_none_or(|to| self.rule_for(zone, to, view).is_none())
+    }
+
+    /// The way of a packet toward `destination` (host order), with everything checked that can stop it.
+    pub(super) fn forward4(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View4,
+        destination: u32,
+    ) -> Result<Adjacency, Verdict> {
+        if view.ttl <= 1 {
+            return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded4, 0))));
+        }
+        let target = self.plan.target4(destination);
+        let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv4(interface, destination)) else {
+            let error = match target {
+                None => IcmpError::NetUnreachable4,
+                Some(_) => IcmpError::HostUnreachable4,
+            };
+            return Err(Verdict::Drop(Drop::NoRoute, Some((error, 0))));
+        };
+        let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
+        if view.end - view.l3 > usize::from(mtu) {
+            return Err(if view.dont_fragment {
+                Verdict::Drop(Drop::TooBig, Some((IcmpError::FragmentationNeeded4, mtu)))
+            } else {
+                Drop::FragmentationNeeded.into()
+            });
+        }
+        self.resolve(&next_hop, at.out)
+    }
+
+    /// The neighbour's address, or the packet waits for it.
+    #[inline(always)]
+    pub(super) fn resolve(&mut self, neighbour: &Neighbour, out: &mut Output<P>) -> Result<Adjacency, Verdict> {
+        match self.neighbours.lookup(neighbour) {
+            Lookup::Known(adjacency) => Ok(adjacency),
+            Lookup::Stale(adjacency) => {
+                let (interface, address) = (neighbour.interface(), neighbour.address());
+                out.events.push_back(FromWorker::NeighbourUsed { interface, address });
+                Ok(adjacency)
+            }
+            Lookup::Unknown => {
+                self.sought = *neighbour;
+                Err(Verdict::Hold)
+            }
+        }
+    }
+
+    /// Untranslated.
+    pub(super) fn route4(&mut self, at: &mut Arrival<P>, view: &View4) -> Verdict {
+        let egress = match self.forward4(at, view, view.destination) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        };
+        at.packet.truncate(view.end);
+        napt::decrement_ttl(at.packet.data_mut(), view);
+        self.clamp_mss(at, view, egress.interface);
+        self.counters.routed[0].add(1);
+        Verdict::Transmit(egress)
+    }
+
+    /// Translated to the tuple `to`, with what that does to the checksums of IP header and transport.
+    pub(super) fn translate(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View4,
+        direction: Direction,
+        to: &Tuple4,
+        (addresses, transport): (Delta, Delta),
+        egress: Adjacency,
+    ) -> Verdict {
+        at.packet.truncate(view.end);
+        napt::rewrite(at.packet.data_mut(), view, to, addresses, transport);
+        self.clamp_mss(at, view, egress.interface);
+        self.counters.nat44[direction as usize].add(1);
+        self.tell_after(view, to);
+        Verdict::Transmit(egress)
+    }
+
+    pub(super) fn tell_after(&mut self, view: &View4, to: &Tuple4) {
+        if self.traces.is_some() {
+            self.story.after = Some(endpoints4(view.protocol, to));
+        }
+    }
+
+    fn clamp_mss(&self, at: &mut Arrival<P>, view: &View4, egress: InterfaceId) {
+        if let Transport::Tcp(_) = view.transport
+            && let Some(egress) = self.plan.interface(egress)
+            && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, 40)
+            && let Some(tcp) = at.packet.data_mut().get_mut(view.l4..view.end)
+        {
+            mss::clamp(tcp, limit);
+        }
+    }
+
+    /// Writes the link-layer header of a packet whose `old` bytes of it are still there.
+    #[inline]
+    pub(super) fn address_frame(&self, packet: &mut P, to: Adjacency, kind: u16, old: usize) -> bool {
+        let Some(interface) = self.plan.interface(to.interface) else { return false };
+        let new = if interface.vlan.is_some() { parse::ETHERNET + parse::TAG } else { parse::ETHERNET };
+        let fits = match new.cmp(&old) {
+            Ordering::Equal => true,
+            Ordering::Greater => packet.prepend(new - old),
+            Ordering::Less => packet.trim_front(old - new),
+        };
+        let Some((header, rest)) = packet.data_mut().split_first_chunk_mut::<{ parse::ETHERNET }>() else {
+            return false;
+        };
+        if !fits {
+            return false;
+        }
+        header[..6].copy_from_slice(&to.mac.0);
+        header[6..12].copy_from_slice(&interface.mac.0);
+        if let Some(vlan) = interface.vlan {
+            put16(header, 12, ethertype::VLAN);
+            put16(rest, 0, vlan);
+            put16(rest, 2, kind);
+        } else {
+            put16(header, 12, kind);
+        }
+        true
+    }
+}
+
+/// The neighbour that a target leads to; `on_link` is the destination as a neighbour on an interface.
+#[inline]
+pub(super) fn next_hop_of(target: Option<Target>, on_link: impl FnOnce(InterfaceId) -> Neighbour) -> Option<Neighbour> {
+    match target? {
+        Target::Via(router) => Some(router),
+        Target::OnLink(interface) => Some(on_link(interface)),
+        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! An IPv4 packet: what its destination means, and the session that it belongs to.
+
+use super::{Arrival, Engine, Flow, Prepared, Verdict};
+use crate::counters::{Drop, SessionClass};
+use crate::packet::Packet;
+use crate::packet::parse::{self, Fragment, Transport, View4};
+use crate::plan::{Target, ZoneId};
+use crate::pool::Proto;
+use crate::session::tcp::{Segment, State, Timer};
+use crate::session::{Direction, idle_time};
+use crate::time::Time;
+use crate::trace::SessionStep;
+
+impl<P: Packet> Engine<P> {
+    pub(super) fn ipv4(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
+        if let Some(reason) = martian4(view) {
+            return reason.into();
+        }
+        match prepared.target {
+            Some(Target::Local(interface)) => {
+                // Our address on the inside is as closed to strangers as the hosts there.
+                let (from, to) = (self.zone(at.ingress), self.zone(interface));
+                let closed = from != to && self.plan.policy.is_closed(from, to, view.destination);
+                return if closed { Drop::Unsolicited.into() } else { Verdict::Punt };
+            }
+            Some(Target::Broadcast) => return Drop::Multicast.into(),
+            // A frame to all stations is not forwarded (RFC 1812 §5.3.4).
+            _ if at.packet.data().first().is_some_and(|byte| byte & 1 != 0) => return Drop::Multicast.into(),
+            _ => {}
+        }
+        match prepared.target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) => self.inbound(at, view, id, prepared.flow),
+            None => self.outbound(at, view, prepared),
+        }
+    }
+
+    /// From inside, or between networks that nothing is translated between.
+    pub(super) fn outbound(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
+        let zone = self.zone(at.ingress);
+        if let Some(flow) = prepared.flow {
+            if let Some(id) = self.live_session(zone, &flow, at.now) {
+                return self.hit(at, view, &flow, id);
+            }
+        } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
+            match self.error_from_inside(at, view) {
+                Ok(verdict) => return verdict,
+                // About a flow that is not translated: routed like any packet.
+                Err(_) if self.is_unruled(zone, view, prepared.target) => {}
+                Err(reason) => return reason.into(),
+            }
+        }
+        let egress_zone = self.egress_zone(prepared.target);
+        let rule = egress_zone.and_then(|to| self.rule_for(zone, to, view));
+        match (rule, prepared.flow) {
+            (Some(rule), Some(flow)) => self.open_outbound(at, view, &flow, rule),
+            (Some(rule), None) => {
+                self.story.rule = rule.reference();
+                untranslatable(view).into()
+            }
+            (None, _) => {
+                if egress_zone.is_some_and(|to| self.plan.policy.is_closed(zone, to, view.destination)) {
+                    return Drop::Unsolicited.into();
+                }
+                self.route4(at, view)
+            }
+        }
+    }
+
+    /// Toward an external address.
+    fn inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: Option<Flow>) -> Verdict {
+        if let Some(flow) = flow {
+            if let Some(id) = self.live_session(self.zone(at.ingress), &flow, at.now) {
+                return self.hit(at, view, &flow, id);
+            }
+            match self.open_inbound(at, view, external, &flow) {
+                Verdict::Drop(Drop::Unsolicited, _) => {}
+                verdict => return verdict,
+            }
+        } else if view.transport == Transport::IcmpError {
+            return match self.error_from_outside(at, view, external) {
+                Ok(verdict) => verdict,
+                Err(reason) => reason.into(),
+            };
+        }
+        // Nothing leads inside.
+        let Some(entry) = self.plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
+        let from_inside = self.plan.policy.is_inside(self.zone(at.ingress));
+        let is_icmp = view.protocol == parse::protocol::ICMP;
+        let ping = entry.answer_echo && view.transport == Transport::IcmpQuery(true);
+        // An address that is also our own is pinged like one; but strangers get no answer from its ports (RFC 5382 REQ-4).
+        if (entry.local && (from_inside || is_icmp)) || ping {
+            Verdict::Punt
+        } else if from_inside {
+            Drop::Hairpin.into()
+        } else {
+            match view.transport {
+                _ if view.fragment != Fragment::Whole => Drop::Fragment,
+                Transport::IcmpOther => Drop::IcmpType,
+                Transport::Other => Drop::Protocol,
+                _ => Drop::Unsolicited,
+            }
+            .into()
+        }
+    }
+
+    /// A packet of a known session: no rule is consulted.
+    fn hit(&mut self, at: &mut Arrival<P>, view: &View4, flow: &Flow, id: u32) -> Verdict {
+        let Some(session) = self.shards.get(flow.shard.index()).and_then(|shard| shard.session(id)) else {
+            return Drop::Unsolicited.into();
+        };
+        let (to, addresses, transport) = match flow.direction {
+            Direction::Outbound => (session.outside, session.address_delta, session.transport_delta),
+            Direction::Inbound => {
+                (session.inside.reversed(), session.address_delta.inverse(), session.transport_delta.inverse())
+            }
+        };
+        self.story.rule = session.rule;
+        self.story.session = SessionStep::Hit;
+        let egress = match self.forward4(at, view, to.destination) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        };
+        self.advance(at.packet.data(), view, flow, id, at.now);
+        self.translate(at, view, flow.direction, &to, (addresses, transport), egress)
+    }
+
+    /// The session is used: its state and its deadline move on.
+    fn advance(&mut self, frame: &[u8], view: &View4, flow: &Flow, id: u32, now: Time) {
+        let timers = &self.plan.spec.timers;
+        let Some(shard) = self.shards.get_mut(flow.shard.index()) else { return };
+        let Some(session) = shard.session_mut(id) else { return };
+        let outbound = flow.direction == Direction::Outbound;
+        let (class, restart) = match flow.proto {
+            Proto::Tcp => {
+                let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+                if session.tcp.is_reopened_by(&segment) {
+                    session.opened_inside = outbound;
+                    self.counters.session_replacements.add(1);
+                    self.counters.session_creations.add(1);
+                }
+                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
+                let class = match session.tcp.state() {
+                    State::Init => SessionClass::TcpOpening,
+                    State::Established => SessionClass::TcpEstablished,
+                    State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => {
+                        SessionClass::TcpClosing
+                    }
+                };
+                let restart = match timer {
+                    Timer::Keep => None,
+                    Timer::Opening => Some(timers.tcp_opening),
+                    Timer::Established => Some(timers.tcp_established),
+                    Timer::Closing => Some(timers.tcp_closing),
+                };
+                (class, restart)
+            }
+            Proto::Udp | Proto::Icmp => {
+                let (class, mapping, inbound_refresh) = (session.class, session.mapping, session.inbound_refresh);
+                let idle = idle_time(timers, class, session.inside.destination_port);
+                if outbound && !inbound_refresh {
+                    shard.keep_mapping(mapping, true, now + idle);
+                }
+                (class, (outbound || inbound_refresh).then_some(idle))
+            }
+        };
+        shard.refresh(&self.counters, id, class, restart.map(|idle| now + idle));
+    }
+
+    /// The session of a flow, if it has one that has not ended.
+    ///
+    /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
+    fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
+        let (shard, mut context) = self.shard_at(flow.shard, now);
+        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
+        let session = shard.session(id)?;
+        if session.deadline > now {
+            let side = match flow.direction {
+                Direction::Outbound => session.inside_zone,
+                Direction::Inbound => session.outside_zone,
+            };
+            return (side == zone).then_some(id);
+        }
+        context.counters.session_timeouts.add(1);
+        shard.remove_session(&mut context, id);
+        None
+    }
+}
+
+/// Addresses that never cross a router (RFC 1812 §5.3.7, RFC 3927 §7).
+fn martian4(view: &View4) -> Option<Drop> {
+    let link_local = |address: u32| address >> 16 == 0xa9fe;
+    match (view.source >> 24, view.destination >> 24) {
+        (0 | 127 | 224.., _) => Some(Drop::BadSource),
+        (_, 0 | 127) => Some(Drop::BadDestination),
+        (_, 224..=239) => Some(Drop::Multicast),
+        (_, 240..) if view.destination == u32::MAX => Some(Drop::Multicast),
+        (_, 240..) => Some(Drop::BadDestination),
+        _ if link_local(view.source) || link_local(view.destination) => Some(Drop::LinkLocal),
+        _ => None,
+    }
+}
+
+/// Why a packet that a rule covers can't be translated.
+fn untranslatable(view: &View4) -> Drop {
+    match view.transport {
+        _ if view.fragment != Fragment::Whole => Drop::Fragment,
+        Transport::IcmpOther => Drop::IcmpType,
+        Transport::IcmpError => Drop::IcmpErrorNoSession,
+        _ => Drop::Protocol,
+    }
+}

@@ -1,0 +1,109 @@
+//! Reading a frame of the burst, and naming the session that its packet may have: all of it before the first look-up.
+
+use super::{Engine, Flow, Prepared, Read};
+use crate::counters::Drop;
+use crate::packet::Packet;
+use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
+use crate::plan::{PortId, Target, ZoneId};
+use crate::pool::{Owner, Proto};
+use crate::session::{Direction, Tuple4};
+use crate::steer::{ShardId, shard_of4};
+
+impl<P: Packet> Engine<P> {
+    /// Reads a packet into `prepared`, whatever is in it.
+    pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
+        (prepared.interface, prepared.target, prepared.flow) = (None, None, None);
+        if !packet.is_contiguous() {
+            prepared.read = Err(Drop::MultiSegment);
+            return;
+        }
+        let frame = packet.data();
+        let link = match parse::link(frame) {
+            Ok(link) => link,
+            Err(reason) => {
+                prepared.read = Err(reason);
+                return;
+            }
+        };
+        prepared.interface = self.plan.ingress(port, link.vlan);
+        let Some(interface) = prepared.interface.and_then(|id| self.plan.interface(id)) else {
+            prepared.read = Err(Drop::UnknownVlan);
+            return;
+        };
+        if frame[0] & 1 == 0 && frame[..6] != interface.mac.0 {
+            prepared.read = Err(Drop::OtherStation);
+            return;
+        }
+        match link.ethertype {
+            ethertype::IPV4 => match parse::ipv4(frame, link.len) {
+                Ok(view) => {
+                    prepared.read = Ok(Read::Four(view));
+                    prepared.target = self.plan.target4(view.destination);
+                    prepared.flow = self.flow(interface.zone, &view, prepared.target);
+                    if let Some(flow) = &prepared.flow
+                        && let Some(shard) = self.shards.get(flow.shard.index())
+                    {
+                        shard.prefetch_bucket(flow.hash);
+                    }
+                }
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::IPV6 => match parse::ipv6(frame, link.len) {
+                Ok(view) => prepared.read = Ok(Read::Six(view)),
+                Err(reason) => prepared.read = Err(reason),
+            },
+            ethertype::ARP => prepared.read = Ok(Read::Arp),
+            _ => prepared.read = Err(Drop::NotIp),
+        }
+    }
+
+    /// The session look-up of a packet: whose shard, which side, by what (design rule 3).
+    #[inline(always)]
+    pub(super) fn flow(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
+        let query = matches!(view.transport, Transport::Tcp(_) | Transport::Udp | Transport::IcmpQuery(_));
+        let proto = Proto::from_ip(view.protocol).filter(|_| query && view.fragment == Fragment::Whole)?;
+        let packet = tuple_of(view);
+        let (shard, direction, tuple) = match target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) => (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed()),
+            None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
+            None => return None,
+        };
+        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto), guess: None })
+    }
+
+    /// The shard that owns an external endpoint, if any flow can exist there.
+    pub(super) fn owner(&self, external: u32, proto: Proto, port: u16) -> Option<ShardId> {
+        match self.leases.owner(external, port) {
+            Owner::Shard(shard) => Some(shard),
+            Owner::Free => None,
+            Owner::Static => {
+                let entry = self.plan.externals.get(external as usize)?;
+                let found = self.plan.policy.static_in(entry.address, entry.static_nat, proto, port);
+                found.map(|entry| shard_of4(entry.inside))
+            }
+        }
+    }
+
+    /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
+    /// block that it is sent to, or given it back, and so changed its owner.
+    pub(super) fn settle_owner(&self, prepared: &mut Prepared) {
+        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
+            (prepared.interface, &prepared.read, prepared.target)
+            && let Some(id) = target.external_id(view.destination)
+        {
+            let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
+            if !prepared.flow.as_ref().is_some_and(owned) {
+                prepared.flow = self.flow(self.zone(interface), view, prepared.target);
+            }
+        }
+    }
+}
+
+pub(super) fn tuple_of(view: &View4) -> Tuple4 {
+    Tuple4 {
+        source: view.source,
+        destination: view.destination,
+        source_port: view.source_port,
+        destination_port: view.destination_port,
+    }
+}

@@ -1,0 +1,255 @@
+//! A new session: the rule or static entry that covers a flow, its mapping, its record.
+
+use super::{Arrival, Engine, Flow, Verdict};
+use crate::counters::{Drop, IcmpError, MappingFailure, SessionClass};
+use crate::packet::Packet;
+use crate::packet::checksum::Delta;
+use crate::packet::parse::{self, Transport, View4};
+use crate::plan::{Filtering, ZoneId};
+use crate::policy::StaticEntry;
+use crate::pool::{Owner, Proto};
+use crate::session::tcp::{self, Segment, Tcp};
+use crate::session::{Direction, NONE, Session, Tuple4, idle_time, wheel};
+use crate::time::Time;
+use crate::trace::{RuleRef, SessionStep};
+use crate::translate::napt;
+
+impl<P: Packet> Engine<P> {
+    /// What translates a flow from inside: the static entry that its source has, or a rule.
+    pub(super) fn rule_for(&self, from: ZoneId, to: ZoneId, view: &View4) -> Option<Rule> {
+        let policy = &self.plan.policy;
+        let proto = Proto::from_ip(view.protocol);
+        let fits = |entry: &StaticEntry| entry.inside_zone == from && entry.outside_zone == to;
+        match policy.static_out(view.source, proto, view.source_port).filter(fits) {
+            Some(entry) => Some(Rule::Static(entry)),
+            None => policy.rule(from, to, view.source, view.destination).map(Rule::Nat44),
+        }
+    }
+
+    pub(super) fn open_outbound(&mut self, at: &mut Arrival<P>, view: &View4, flow: &Flow, rule: Rule) -> Verdict {
+        self.story.rule = rule.reference();
+        if !may_open(view) {
+            return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Unsolicited }.into();
+        }
+        let egress = match self.forward4(at, view, view.destination) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        };
+        let (external, port, mapping, filtering, inbound_refresh) = match rule {
+            Rule::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
+            Rule::Nat44(index) => {
+                let mapping = match self.mapping(flow, index, at.now) {
+                    Ok(mapping) => mapping,
+                    Err(reason) => {
+                        let cause = if reason == Drop::NoPort { MappingFailure::Ports } else { MappingFailure::Memory };
+                        self.counters.mapping_failures[cause as usize].add(1);
+                        return Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)));
+                    }
+                };
+                let Some(&made) = self.shards.get(flow.shard.index()).and_then(|shard| shard.mapping(mapping)) else {
+                    return Drop::NoPort.into();
+                };
+                let external = self.plan.externals.get(made.external as usize).map_or(0, |external| external.address);
+                let refresh = self.plan.spec.nat44.get(usize::from(index)).is_none_or(|rule| rule.inbound_refresh);
+                (external, made.external_port, mapping, made.filtering, refresh)
+            }
+        };
+        let outside = outside_tuple(flow.tuple, external, port);
+        let rule = rule.reference();
+        let inside = flow.tuple;
+        let zones = (self.zone(at.ingress), self.zone(egress.interface));
+        let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
+        match self.open(at.packet.data(), view, flow, new, at.now) {
+            Ok((addresses, transport)) => {
+                self.translate(at, view, Direction::Outbound, &outside, (addresses, transport), egress)
+            }
+            // The flow is there, and this packet came from another zone: its sender is not who it says.
+            Err(Drop::FlowConflict) => Drop::FlowConflict.into(),
+            Err(reason) => Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))),
+        }
+    }
+
+    /// The mapping of an inside endpoint: the one that it has (RFC 4787 REQ-1), or a new one.
+    pub(super) fn mapping(&mut self, flow: &Flow, rule: u16, now: Time) -> Result<u32, Drop> {
+        let pool = self.plan.spec.nat44.get(usize::from(rule)).map_or(0, |rule| rule.pool.0);
+        let (inside, port, proto) = (flow.tuple.source, flow.tuple.source_port, flow.proto);
+        let (shard, mut context) = self.shard_at(flow.shard, now);
+        match shard.mapping_of_inside(context.secret, inside, port, proto, pool) {
+            Some(mapping) => Ok(mapping),
+            None => shard.add_mapping(&mut context, rule, inside, port, proto),
+        }
+    }
+
+    /// A packet from outside without a session: through a static entry, or a mapping whose filtering admits it.
+    pub(super) fn open_inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: &Flow) -> Verdict {
+        let plan = &*self.plan;
+        let zone = self.zone(at.ingress);
+        let (port, remote) = (flow.tuple.source_port, flow.tuple.destination);
+        let Some(entry) = plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
+        let static_entry = match self.leases.owner(external, port) {
+            Owner::Static => plan.policy.static_in(entry.address, entry.static_nat, flow.proto, port),
+            Owner::Free | Owner::Shard(_) => None,
+        };
+        let (inside, inside_port, mapping, rule, filtering, refresh, from) = if let Some(entry) = static_entry {
+            (entry.inside, entry.inside_port, NONE, entry.rule, entry.filtering, true, entry.outside_zone)
+        } else {
+            let Some(shard) = self.shards.get(flow.shard.index()) else { return Drop::Unsolicited.into() };
+            let found = shard.mapping_of_external(&self.secret, external, port, flow.proto);
+            let Some((id, mapping)) = found.and_then(|id| shard.mapping(id).map(|mapping| (id, *mapping))) else {
+                return Drop::Unsolicited.into();
+            };
+            let Some(rule) = plan.spec.nat44.get(usize::from(mapping.rule)) else { return Drop::Unsolicited.into() };
+            let reference = RuleRef::Nat44(mapping.rule);
+            (mapping.inside, mapping.inside_port, id, reference, mapping.filtering, rule.inbound_refresh, rule.to)
+        };
+        self.story.rule = rule;
+        if zone != from {
+            return if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::Unsolicited }.into();
+        }
+        let (shard, context) = self.shard_at(flow.shard, at.now);
+        let permission = || shard.permission(context.secret, inside, inside_port, flow.proto, remote);
+        let admitted = match filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => permission().is_some(),
+            Filtering::AddressPortDependent => false,
+        };
+        if !admitted {
+            return Drop::Filtered.into();
+        }
+        if !may_open(view) {
+            return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Filtered }.into();
+        }
+        let egress = match self.forward4(at, view, inside) {
+            Ok(egress) => egress,
+            Err(verdict) => return verdict,
+        };
+        let outside = flow.tuple;
+        let tuple = Tuple4 { source: inside, source_port: inside_port, ..outside };
+        let new = NewSession {
+            inside: tuple,
+            outside,
+            zones: (self.zone(egress.interface), zone),
+            mapping,
+            rule,
+            filtering,
+            inbound_refresh: refresh,
+            opened_inside: false,
+        };
+        match self.open(at.packet.data(), view, flow, new, at.now) {
+            Ok((addresses, transport)) => {
+                let (addresses, transport) = (addresses.inverse(), transport.inverse());
+                let to = tuple.reversed();
+                self.translate(at, view, Direction::Inbound, &to, (addresses, transport), egress)
+            }
+            Err(reason) => reason.into(),
+        }
+    }
+
+    /// Adds the session. Without room for it the mapping, if it was made for it, goes too.
+    fn open(
+        &mut self,
+        frame: &[u8],
+        view: &View4,
+        flow: &Flow,
+        new: NewSession,
+        now: Time,
+    ) -> Result<(Delta, Delta), Drop> {
+        let generation = self.plan.spec.generation;
+        let (class, tcp) = match flow.proto {
+            Proto::Tcp => {
+                let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+                (SessionClass::TcpOpening, Tcp::open(&segment))
+            }
+            Proto::Udp => (SessionClass::Udp, Tcp::default()),
+            Proto::Icmp => (SessionClass::Icmp, Tcp::default()),
+        };
+        let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
+        let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
+        let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
+        let (shard, mut context) = self.shard_at(flow.shard, now);
+        // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto, None) {
+            if shard.session(id).is_some_and(|session| session.deadline > now) {
+                shard.abandon_mapping(&mut context, new.mapping);
+                return Err(Drop::FlowConflict);
+            }
+            context.counters.session_timeouts.add(1);
+            shard.remove_session(&mut context, id);
+        }
+        let mut deadline = now + idle;
+        if !new.inbound_refresh && flow.proto != Proto::Tcp {
+            deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
+        }
+        let session = Session {
+            inside: new.inside,
+            outside: new.outside,
+            deadline,
+            generation,
+            mapping: new.mapping,
+            rule: new.rule,
+            address_delta,
+            transport_delta,
+            proto: flow.proto,
+            class,
+            opened_inside: new.opened_inside,
+            permission: NONE,
+            inside_zone: new.zones.0,
+            outside_zone: new.zones.1,
+            inbound_refresh: new.inbound_refresh,
+            tcp,
+            link: wheel::Link::default(),
+        };
+        if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
+            shard.abandon_mapping(&mut context, new.mapping);
+            return Err(reason);
+        }
+        self.story.session = SessionStep::New;
+        Ok((address_delta, transport_delta))
+    }
+}
+
+/// A session to be made.
+#[derive(Clone, Copy, Debug)]
+struct NewSession {
+    inside: Tuple4,
+    outside: Tuple4,
+    /// Inside and outside.
+    zones: (ZoneId, ZoneId),
+    mapping: u32,
+    rule: RuleRef,
+    filtering: Filtering,
+    inbound_refresh: bool,
+    opened_inside: bool,
+}
+
+/// What translates a flow from inside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    Static(StaticEntry),
+    /// A NAT44 rule, by index.
+    Nat44(u16),
+}
+
+impl Rule {
+    pub(super) fn reference(&self) -> RuleRef {
+        match self {
+            Rule::Static(entry) => entry.rule,
+            Rule::Nat44(index) => RuleRef::Nat44(*index),
+        }
+    }
+}
+
+/// An outbound tuple as it looks outside. In a reply to a query from outside the inside end has no identifier: it stays 0.
+fn outside_tuple(inside: Tuple4, external: u32, port: u16) -> Tuple4 {
+    Tuple4 { source: external, source_port: port, ..inside }
+}
+
+/// Whether a packet may be the first of a session: of TCP a SYN alone, of an ICMP query the request.
+fn may_open(view: &View4) -> bool {
+    match view.transport {
+        Transport::Tcp(flags) => tcp::opens(flags),
+        Transport::IcmpQuery(request) => request,
+        Transport::Udp => true,
+        Transport::IcmpError | Transport::IcmpOther | Transport::Other => false,
+    }
+}
