@@ -32,9 +32,10 @@ check: deps ## formatting, lints, tests without namespaces, licences, papers
 	python3 tests/licences.py
 	python3 tests/papers.py
 
-# The same profile as the unit tests: nothing is compiled twice, and overflow checks stay on.
+# The program that `cargo test` drives too: the same profile (overflow checks stay on) and, as a test is built beside it, the
+# same features of every dependency, so nothing is compiled twice.
 netns: root deps ## whole-program tests in network namespaces (as root)
-	cargo build --locked --bin turnpike
+	cargo build --locked --workspace --bin turnpike --test run
 	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
 
 bench: deps ## measures the engine (see perf/README.md)
