@@ -54,7 +54,8 @@ class Capture:
         self.path = lab.work / f"{name}.pcap"
         self.name = f"tcpdump-{name}"
         self.process = lab.spawn(
-            space, self.name, "tcpdump", "-i", device, "-Q", "in", "-n", "-U", "--immediate-mode", "-w", "-", what,
+            space, self.name,
+            lab.unconfined("tcpdump"), "-i", device, "-Q", "in", "-n", "-U", "--immediate-mode", "-w", "-", what,
             stdout=self.path.name,
         )  # fmt: skip
         wait_for(lambda: "listening on" in lab.log(self.name), 10, f"{self.name} listens")

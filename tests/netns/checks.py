@@ -110,7 +110,7 @@ remote-control:
 """,
             encoding="utf-8",
         )
-        lab.spawn(lab.server, "unbound", "unbound", "-d", "-p", "-c", str(settings))
+        lab.spawn(lab.server, "unbound", lab.unconfined("unbound"), "-d", "-p", "-c", str(settings))
         for space, address, port in ((lab.server, SERVER, 80), (lab.server, SERVER, 5201), (lab.server, SERVER, 53),
                                      (lab.h1, H1, 80)):  # fmt: skip
             wait_for(partial(answers, space, address, port), 15, f"port {port} of {space.name} listens")

@@ -197,6 +197,17 @@ class Lab:
         """Adds a route by a next hop."""
         space.ip(*(["-6"] if ":" in via else []), "route", "add", prefix, "via", via)
 
+    def unconfined(self, program: str) -> str:
+        """A copy of a program that reads and writes in `work`. Debian's AppArmor profiles bind tcpdump and unbound, by their
+        paths, to directories of their own."""
+        copy, found = self.work / "bin" / program, shutil.which(program)
+        if found is None:
+            raise FileNotFoundError(f"{program} is not installed")
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(found, copy)
+        return str(copy)
+
     def spawn(self, space: Namespace, name: str, *argv: str, stdout: str | None = None) -> subprocess.Popen[bytes]:
         """Starts a process that lives until `close` (or after it, when the laboratory is kept).
 
