@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 # Where rustup puts cargo, and where Debian keeps administrators' programs: sudo and CI forget them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+# Messages and numbers of the programs that the tests read are in English, whatever the user's are.
+export LC_ALL := C.UTF-8
 # The gateway stays after the demonstration with KEEP=1.
 KEEP ?=
 # What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
