@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what building, demonstrating and testing Turnpike need on Debian 12. One question to dpkg, and nothing else when
-# nothing is missing. No service is started: the tests run their own unbound and promtool.
+# nothing is missing. No service is started, now or at the next boot: the tests run their own unbound and promtool.
 set -euo pipefail
 
 packages=(
@@ -40,5 +40,9 @@ fi
 
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+apt-get update -q || echo "apt-get update failed: trying with the package lists that are here" >&2
+# A machine that has just booted may be busy with its own upgrades.
+apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "${missing[@]}" </dev/null
+for service in prometheus unbound; do
+    [[ " ${missing[*]} " != *" $service "* ]] || update-rc.d "$service" disable
+done
