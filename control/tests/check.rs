@@ -41,12 +41,25 @@ fn a_good_file_is_explained() {
     );
     says(&report, "192.168.0.0/16 to any: translated to pool public (rule subscribers)");
     says(&report, "tcp 192.168.1.10:80 leaves as tcp 203.0.113.50:8080 (forward web)");
-    says(&report, "unsolicited, to an external address or 192.168.0.0/16, 192.168.1.25: dropped");
+    says(&report, "unsolicited, to an external address or 192.168.0.0/16: dropped");
+    says(&report, "to the gateway's own 192.168.1.1, 192.168.20.1: dropped");
     says(&report, "all else: routed, not translated");
     says(&report, "games outside udp 203.0.113.50:27000-27010 udp 192.168.1.11:27000-27010 inside anyone");
     says(&report, "mail outside 203.0.113.60 192.168.1.25 inside anyone");
     says(&report, "TCP, established 2h 4m");
     says(&report, "IPv6 is routed into zone inside from everywhere: NAT44 does not shield it");
+}
+
+/// A host that no rule covers is closed by its forward or static entry alone; the gateway's address beside it is not.
+#[test]
+fn hosts_with_a_forward_only_are_said_to_be_closed() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("servers.yaml");
+    let good = include_str!("../../configs/nat44.yaml");
+    std::fs::write(&file, good.replace("source: [192.168.0.0/16]", "source: [192.168.20.0/24]")).unwrap();
+    let report = report(file.to_str().unwrap());
+    let closed = "192.168.20.0/24, 192.168.1.10, 192.168.1.11, 192.168.1.25";
+    says(&report, &format!("unsolicited, to an external address or {closed}: dropped"));
+    says(&report, "to the gateway's own 192.168.20.1: dropped");
 }
 
 #[test]
@@ -59,7 +72,9 @@ fn zones_without_a_rule_are_said_to_be_routed() {
 #[test]
 fn a_shared_uplink_address_is_pointed_out() {
     let report = report("configs/home.yaml");
-    assert!(report.contains("198.51.100.2 of pool uplink is also the gateway's own on uplink"), "{report}");
+    let note = "198.51.100.2 of pool uplink is also the gateway's own on uplink: of what belongs to no session, pings reach \
+                the gateway, and from inside all else";
+    says(&report, note);
 }
 
 #[test]

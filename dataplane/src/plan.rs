@@ -398,7 +398,7 @@ pub struct External {
     pub address: u32,
     /// The pool that allocates from it, if one does.
     pub pool: Option<PoolId>,
-    /// It is also an interface's own address: what belongs to no session is for the gateway itself.
+    /// It is also an interface's own address: of what belongs to no session ICMP, and from inside all, is for the gateway.
     pub local: bool,
     /// The gateway answers pings of it that belong to no session.
     pub answer_echo: bool,

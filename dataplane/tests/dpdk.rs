@@ -2,7 +2,10 @@
 //! tests share it; those that need a start of their own run this program again.
 #![allow(clippy::cast_possible_truncation)]
 
+mod common;
+
 use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -390,6 +393,60 @@ fn af_xdp_on_a_veth() {
     let frames: Vec<_> = (0..BURST as u32).map(|n| frame(n, 60 + 40 * n as usize)).collect();
     carry(&frames, &mut near_queue, &mut near_pool, &mut far_queue);
     carry(&frames, &mut far_queue, &mut far_pool, &mut near_queue);
+}
+
+/// A kernel that sends over a veth pair leaves the checksums of UDP and TCP to a card that there is none of, and the driver
+/// does not say so. They are right all the same when the frames are ours.
+fn kernel_checksums_are_finished(device: &str, pool: &Mempool) {
+    let (_port, mut queue) = open(device, pool);
+    let payloads = [&b""[..], b"odd", b"even", &[0xff; 1200]];
+    for (own, peer, length) in [("192.0.2.1", "192.0.2.2", 24), ("2001:db8::1", "2001:db8::2", 64)] {
+        ip(&format!("address add {own}/{length} dev far0{}", if length > 32 { " nodad" } else { "" }));
+        ip(&format!("neighbour add {peer} lladdr 02:00:00:00:00:02 dev far0"));
+        let peer: IpAddr = peer.parse().expect("an address");
+        let socket = UdpSocket::bind((own.parse::<IpAddr>().expect("an address"), 0)).expect("a socket");
+        for payload in payloads {
+            socket.send_to(payload, (peer, 9)).expect("sent");
+        }
+        // Its SYN is all that we want of it.
+        TcpStream::connect_timeout(&SocketAddr::from((peer, 80)), Duration::from_millis(50)).expect_err("no answer");
+        let (mut udp, mut tcp) = (Vec::new(), 0);
+        eventually("what the sockets have sent", || {
+            let mut burst = Burst::new();
+            queue.receive(&mut burst);
+            for frame in burst.iter().map(Mbuf::data) {
+                // These verify the checksums.
+                let (protocol, transport) = if peer.is_ipv4() && frame[12..14] == [8, 0] {
+                    let read = common::read(frame);
+                    (read.protocol, read.transport)
+                } else if peer.is_ipv6() && frame[12..14] == [0x86, 0xdd] {
+                    let read = common::read6(frame);
+                    (read.next_header, read.transport)
+                } else {
+                    continue;
+                };
+                match protocol {
+                    17 => udp.push(transport[8..].to_vec()),
+                    6 => tcp += 1,
+                    _ => {}
+                }
+            }
+            udp.len() >= payloads.len() && tcp > 0
+        });
+        assert_eq!(udp, payloads);
+    }
+}
+
+#[test]
+fn af_packet_finishes_checksums_of_the_kernel() {
+    network_namespace();
+    kernel_checksums_are_finished("net_af_packet3,iface=near0,framecnt=512,framesz=2048,blocksz=4096", &pool(2047));
+}
+
+#[test]
+fn af_xdp_finishes_checksums_of_the_kernel() {
+    network_namespace();
+    kernel_checksums_are_finished("net_af_xdp3,iface=near0", &pool(8191));
 }
 
 #[test]

@@ -28,8 +28,8 @@ from pathlib import Path
 
 import lab as laboratory
 from capture import ACK, ICMP, SYN, TCP, Capture, Packet
-from checks import CHECKS, Failed, Scene, Seen, attempt, curl, expect, ping, translated
-from gateway import FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
+from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, expect, ping, translated
+from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
 
 Endpoint = tuple[str, int]
@@ -114,6 +114,10 @@ def accepted(listening: socket.socket, client: socket.socket) -> tuple[socket.so
     """Connects, and gives the server's end and the client as the server sees it."""
     client.connect(listening.getsockname())
     return listening.accept()
+
+
+WIRES = ("lan0", "wan0")
+"""The gateway's devices."""
 
 
 # --- the default configuration --------------------------------------------------------------------------------------
@@ -292,6 +296,23 @@ def _error_from_inside(scene: Scene) -> Seen:
         error = scene.first(scene.at_server, mark, lambda p: p.icmp == (3, 3), "port unreachable")
     translated(error.source)
     return Seen(f"port unreachable from {error.source}")
+
+
+@DEFAULT.test("hosts that leave checksums to hardware: curl both ways, IPv6, DNS")
+def _unfinished_checksums(scene: Scene) -> Seen:
+    lab = scene.lab
+    captures = [Capture(lab, lab.gw, f"unfinished-{device}", device, "ip and tcp port 80") for device in WIRES]
+    for url in (f"http://{SERVER}/who", f"http://[{SERVER_V6}]/who"):
+        curl(lab.h1, url)
+    curl(lab.h1, "-o", "/dev/null", f"http://{SERVER}/file?bytes=1000000")
+    curl(lab.server, f"http://{POOL[0]}:{FORWARDED_TCP}/who")
+    dig(scene, "A", SERVER)
+    time.sleep(0.3)  # the last ACKs
+    for capture in captures:
+        capture.stop()
+    unfinished = [sum(not packet.checksums_good for packet in tshark(capture.path)) for capture in captures]
+    expect(all(unfinished), f"nothing to finish: {unfinished} packets on {WIRES}")
+    return Seen(f"{sum(unfinished)} packets came unfinished")
 
 
 @DEFAULT.test("a neighbour that does not exist: host unreachable, in both families")

@@ -152,8 +152,9 @@ impl AddressLeases {
     /// Gives an empty block back. Only its owner calls this.
     pub(super) fn release(&self, block: usize) {
         if let Some(owner) = self.owner.get(block) {
-            owner.store(FREE, Ordering::Release);
+            // Counted first: who leases it at once must find it counted.
             self.free.fetch_add(1, Ordering::Relaxed);
+            owner.store(FREE, Ordering::Release);
         }
     }
 }

@@ -272,25 +272,39 @@ impl Report<'_> {
     fn inbound(&self, from: ZoneId, to: ZoneId) -> Vec<String> {
         let spec = self.spec();
         let rules: Vec<&Nat44Rule> = spec.nat44.iter().filter(|rule| (rule.to, rule.from) == (from, to)).collect();
-        let forwards = spec.forwards.iter().filter(|entry| (entry.outside_zone, entry.inside_zone) == (from, to));
+        let forwards: Vec<&PortForward> =
+            spec.forwards.iter().filter(|entry| (entry.outside_zone, entry.inside_zone) == (from, to)).collect();
         let statics = spec.static_nat.iter().filter(|entry| (entry.outside_zone, entry.inside_zone) == (from, to));
         let mut effects = Vec::new();
-        let forwards: Vec<&str> = forwards.map(|entry| &*entry.name).collect();
         if !forwards.is_empty() {
-            effects.push(format!("to the external ports of {}: forwarded", list(forwards)));
+            let names = list(forwards.iter().map(|entry| &entry.name));
+            effects.push(format!("to the external ports of {names}: forwarded"));
         }
-        let mut closed: Vec<String> = rules.iter().flat_map(|rule| &rule.source).map(ToString::to_string).collect();
+        let mut closed: Vec<IpPrefix> = rules.iter().flat_map(|rule| &rule.source).copied().collect();
+        let mut hosts: Vec<Ipv4Addr> = forwards.iter().map(|entry| entry.inside).collect();
         for entry in statics {
             effects.push(format!("{} leads to {} (static {})", entry.external, entry.inside, entry.name));
-            closed.push(entry.inside.to_string());
+            hosts.push(entry.inside);
         }
         let all = rules.iter().any(|rule| rule.source.is_empty());
+        for host in hosts.into_iter().map(IpAddr::V4) {
+            if !closed.iter().any(|prefix| prefix.contains(host)) {
+                closed.push(IpPrefix { address: host, len: 32 });
+            }
+        }
         if !rules.is_empty() {
             effects.push("what belongs to a session or mapping from inside: translated back".to_owned());
         }
         if all || !closed.is_empty() {
-            let inside = if all { "any inside address".to_owned() } else { list(closed) };
+            let inside = if all { "any inside address".to_owned() } else { list(closed.iter().map(short)) };
             effects.push(format!("unsolicited, to an external address or {inside}: dropped"));
+        }
+        let interfaces = spec.interfaces.iter().filter(|interface| interface.zone == to);
+        let own = interfaces.flat_map(|interface| &interface.addresses).map(|own| own.address);
+        let is_closed = |own: &IpAddr| own.is_ipv4() && (all || closed.iter().any(|prefix| prefix.contains(*own)));
+        let own: Vec<IpAddr> = own.filter(is_closed).collect();
+        if !own.is_empty() {
+            effects.push(format!("to the gateway's own {}: dropped", list(own)));
         }
         if !effects.is_empty() && !all {
             effects.push("all else: routed, not translated".to_owned());
@@ -361,8 +375,8 @@ impl Report<'_> {
                 });
                 if let Some(own) = own {
                     note(format!(
-                        "{} of pool {} is also the gateway's own on {}: what belongs to no session reaches the \
-                         gateway",
+                        "{} of pool {} is also the gateway's own on {}: of what belongs to no session, pings reach \
+                         the gateway, and from inside all else",
                         own.address, pool.name, interface.name
                     ));
                 }
@@ -370,6 +384,11 @@ impl Report<'_> {
         }
         table
     }
+}
+
+/// A prefix, or the one address that it is.
+fn short(prefix: &IpPrefix) -> String {
+    if prefix.len == 32 { prefix.address.to_string() } else { prefix.to_string() }
 }
 
 /// The inside and the external end of a forward.
