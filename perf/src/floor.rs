@@ -1,6 +1,7 @@
 //! What memory alone costs on this machine: the same number of random lines as a session's packet must touch.
 
 use arrayvec::ArrayVec;
+use dataplane::session::pages::make_huge;
 use dataplane::session::prefetch::prefetch;
 use dataplane::worker::BURST;
 
@@ -13,11 +14,17 @@ use crate::traffic::permutation;
 #[repr(align(64))]
 struct Line([u64; 8]);
 
-/// Buckets of 64 bytes, each naming one of as many sessions of 128 bytes; both in no order.
+/// Lines in a segment of buckets.
+const BUCKETS: usize = 64;
+/// Sessions in a segment.
+const SESSIONS: usize = 32;
+
+/// Buckets of 64 bytes, each naming one of as many sessions of 128 bytes; both in no order. Their memory is as the engine's:
+/// segments of 4 KiB, on huge pages where there are any.
 #[derive(Debug)]
 pub struct Floor {
-    buckets: Vec<Line>,
-    sessions: Vec<[Line; 2]>,
+    buckets: Vec<Box<[Line; BUCKETS]>>,
+    sessions: Vec<Box<[[Line; 2]; SESSIONS]>>,
     order: Vec<usize>,
     next: usize,
 }
@@ -25,8 +32,15 @@ pub struct Floor {
 impl Floor {
     /// Tables for this many flows, all touched.
     pub fn new(flows: usize) -> Floor {
-        let buckets = permutation(flows, 1).into_iter().map(|session| Line([session as u64; 8])).collect();
-        Floor { buckets, sessions: vec![[Line([0; 8]); 2]; flows], order: permutation(flows, 2), next: 0 }
+        let named = permutation(flows, 1);
+        let bucket = |at| Line([*named.get(at).unwrap_or(&0) as u64; 8]);
+        let buckets: Vec<_> = (0..flows.div_ceil(BUCKETS))
+            .map(|segment| Box::new(std::array::from_fn(|at| bucket(segment * BUCKETS + at))))
+            .collect();
+        let sessions: Vec<_> = (0..flows.div_ceil(SESSIONS)).map(|_| Box::new([[Line([0; 8]); 2]; SESSIONS])).collect();
+        make_huge(&buckets);
+        make_huge(&sessions);
+        Floor { buckets, sessions, order: permutation(flows, 2), next: 0 }
     }
 
     /// Touches bucket and session of so many bursts of flows: all buckets prefetched, then all sessions, whose first line
@@ -41,16 +55,17 @@ impl Floor {
             });
             let start = clock::ticks();
             for &flow in &flows {
-                prefetch(&self.buckets[flow]);
+                prefetch(&self.buckets[flow / BUCKETS][flow % BUCKETS]);
             }
             let mut sessions = ArrayVec::<usize, BURST>::new();
             for &flow in &flows {
-                let session = usize::try_from(self.buckets[flow].0[flow % 8]).unwrap_or(0);
-                prefetch(&self.sessions[session]);
+                let bucket = &self.buckets[flow / BUCKETS][flow % BUCKETS];
+                let session = usize::try_from(bucket.0[flow % 8]).unwrap_or(0);
+                prefetch(&self.sessions[session / SESSIONS][session % SESSIONS]);
                 sessions.push(session);
             }
             for session in sessions {
-                let line = &mut self.sessions[session][0];
+                let line = &mut self.sessions[session / SESSIONS][session % SESSIONS][0];
                 line.0[session % 8] += 1;
             }
             spent.push(clock::ticks() - start);

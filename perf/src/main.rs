@@ -69,7 +69,7 @@ fn main() -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    println!("packets: {ROTATION} mbufs in rotation, {pages}; tables: the heap, {}", transparent());
+    println!("packets: {ROTATION} mbufs in rotation, {pages}");
     let worker = std::thread::spawn(move || {
         let _registered = WorkerThread::enter(eal, core)?;
         let mut pool = Mempool::new(eal, &MempoolConfig::default())?;
@@ -91,6 +91,7 @@ fn measure<L: PacketPool>(options: &Options, pool: &mut L) -> Result<()> {
     for flows in SESSIONS.into_iter().filter(|&flows| flows <= options.flows) {
         gateways.push((flows, Rig::nat44(flows, pool, &mut packets)?, Floor::new(flows)));
     }
+    println!("tables: {} MiB on transparent huge pages", huge_mib());
     let (windows, bursts) = if options.quick { (3, BURSTS / 100) } else { (options.windows, BURSTS) };
     let mut sheet = Sheet::new(&options.only);
     // The first round warms up, and is not counted. In each, the cases take turns.
@@ -127,13 +128,9 @@ fn processor() -> String {
     format!("{}, {cores} cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
-/// Whether the heap gets huge pages: of the kernel's own accord, or by glibc's tunable.
-fn transparent() -> &'static str {
-    let kernel = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-    let asked = std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("glibc.malloc.hugetlb=1"));
-    if kernel.contains("[always]") || (asked && kernel.contains("[madvise]")) {
-        "transparent huge pages"
-    } else {
-        "ordinary pages"
-    }
+/// How much of this process is on huge pages that the kernel has put there, in MiB.
+fn huge_mib() -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:")?.trim().strip_suffix(" kB"));
+    line.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 10
 }

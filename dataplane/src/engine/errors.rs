@@ -51,7 +51,7 @@ impl<P: Packet> Engine<P> {
             return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
         }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
-        let egress = match self.forward4(at, view, inside.source) {
+        let egress = match self.forward4(at, view, inside.source, self.plan.target4(inside.source)) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
         };
@@ -86,7 +86,7 @@ impl<P: Packet> Engine<P> {
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);
         self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
-        let egress = match self.forward4(at, view, view.destination) {
+        let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
         };

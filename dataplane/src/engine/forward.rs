@@ -31,17 +31,18 @@ impl<P: Packet> Engine<P> {
         self.egress_zone(target).is_none_or(|to| self.rule_for(zone, to, view).is_none())
     }
 
-    /// The way of a packet toward `destination` (host order), with everything checked that can stop it.
+    /// The way of a packet toward `destination` (host order), which means `target`, with everything checked that can stop
+    /// it.
     pub(super) fn forward4(
         &mut self,
         at: &mut Arrival<P>,
         view: &View4,
         destination: u32,
+        target: Option<Target>,
     ) -> Result<Adjacency, Verdict> {
         if view.ttl <= 1 {
             return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded4, 0))));
         }
-        let target = self.plan.target4(destination);
         let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv4(interface, destination)) else {
             let error = match target {
                 None => IcmpError::NetUnreachable4,
@@ -78,8 +79,8 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Untranslated.
-    pub(super) fn route4(&mut self, at: &mut Arrival<P>, view: &View4) -> Verdict {
-        let egress = match self.forward4(at, view, view.destination) {
+    pub(super) fn route4(&mut self, at: &mut Arrival<P>, view: &View4, target: Option<Target>) -> Verdict {
+        let egress = match self.forward4(at, view, view.destination, target) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };

@@ -29,7 +29,7 @@ impl<P: Packet> Engine<P> {
             _ => {}
         }
         match prepared.target.and_then(|target| target.external_id(view.destination)) {
-            Some(id) => self.inbound(at, view, id, prepared.flow),
+            Some(id) => self.inbound(at, view, id, prepared),
             None => self.outbound(at, view, prepared),
         }
     }
@@ -37,9 +37,9 @@ impl<P: Packet> Engine<P> {
     /// From inside, or between networks that nothing is translated between.
     pub(super) fn outbound(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
         let zone = self.zone(at.ingress);
-        if let Some(flow) = prepared.flow {
-            if let Some(id) = self.live_session(zone, &flow, at.now) {
-                return self.hit(at, view, &flow, id);
+        if let Some(flow) = &prepared.flow {
+            if let Some(id) = self.live_session(zone, flow, at.now) {
+                return self.hit(at, view, prepared, flow, id);
             }
         } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
             match self.error_from_inside(at, view) {
@@ -51,8 +51,8 @@ impl<P: Packet> Engine<P> {
         }
         let egress_zone = self.egress_zone(prepared.target);
         let rule = egress_zone.and_then(|to| self.rule_for(zone, to, view));
-        match (rule, prepared.flow) {
-            (Some(rule), Some(flow)) => self.open_outbound(at, view, &flow, rule),
+        match (rule, &prepared.flow) {
+            (Some(rule), Some(flow)) => self.open_outbound(at, view, flow, rule),
             (Some(rule), None) => {
                 self.story.rule = rule.reference();
                 untranslatable(view).into()
@@ -61,18 +61,18 @@ impl<P: Packet> Engine<P> {
                 if egress_zone.is_some_and(|to| self.plan.policy.is_closed(zone, to, view.destination)) {
                     return Drop::Unsolicited.into();
                 }
-                self.route4(at, view)
+                self.route4(at, view, prepared.target)
             }
         }
     }
 
     /// Toward an external address.
-    fn inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: Option<Flow>) -> Verdict {
-        if let Some(flow) = flow {
-            if let Some(id) = self.live_session(self.zone(at.ingress), &flow, at.now) {
-                return self.hit(at, view, &flow, id);
+    fn inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, prepared: &Prepared) -> Verdict {
+        if let Some(flow) = &prepared.flow {
+            if let Some(id) = self.live_session(self.zone(at.ingress), flow, at.now) {
+                return self.hit(at, view, prepared, flow, id);
             }
-            match self.open_inbound(at, view, external, &flow) {
+            match self.open_inbound(at, view, external, flow) {
                 Verdict::Drop(Drop::Unsolicited, _) => {}
                 verdict => return verdict,
             }
@@ -104,24 +104,27 @@ impl<P: Packet> Engine<P> {
     }
 
     /// A packet of a known session: no rule is consulted.
-    fn hit(&mut self, at: &mut Arrival<P>, view: &View4, flow: &Flow, id: u32) -> Verdict {
+    fn hit(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared, flow: &Flow, id: u32) -> Verdict {
         let Some(session) = self.shards.get(flow.shard.index()).and_then(|shard| shard.session(id)) else {
             return Drop::Unsolicited.into();
         };
-        let (to, addresses, transport) = match flow.direction {
-            Direction::Outbound => (session.outside, session.address_delta, session.transport_delta),
+        let (addresses, transport) = (session.address_delta, session.transport_delta);
+        let (to, target, deltas) = match flow.direction {
+            // Outbound, a translation leaves the destination as it is.
+            Direction::Outbound => (session.outside, prepared.target, (addresses, transport)),
             Direction::Inbound => {
-                (session.inside.reversed(), session.address_delta.inverse(), session.transport_delta.inverse())
+                let to = session.inside.reversed();
+                (to, self.plan.target4(to.destination), (addresses.inverse(), transport.inverse()))
             }
         };
         self.story.rule = session.rule;
         self.story.session = SessionStep::Hit;
-        let egress = match self.forward4(at, view, to.destination) {
+        let egress = match self.forward4(at, view, to.destination, target) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
         self.advance(at.packet.data(), view, flow, id, at.now);
-        self.translate(at, view, flow.direction, &to, (addresses, transport), egress)
+        self.translate(at, view, flow.direction, &to, deltas, egress)
     }
 
     /// The session is used: its state and its deadline move on.

@@ -31,7 +31,7 @@ impl<P: Packet> Engine<P> {
         if !may_open(view) {
             return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Unsolicited }.into();
         }
-        let egress = match self.forward4(at, view, view.destination) {
+        let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
@@ -119,7 +119,7 @@ impl<P: Packet> Engine<P> {
         if !may_open(view) {
             return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Filtered }.into();
         }
-        let egress = match self.forward4(at, view, inside) {
+        let egress = match self.forward4(at, view, inside, self.plan.target4(inside)) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };

@@ -16,6 +16,7 @@
 //! No operation allocates or panics. All take constant time if hashes are spread evenly; entries of equal hash are found
 //! one after the other.
 
+use super::pages::make_huge;
 use super::prefetch::prefetch;
 
 /// Entries in a bucket.
@@ -129,7 +130,9 @@ impl BucketArena {
     /// Takes `segments` segments of 4 KiB from the heap, and touches them.
     #[must_use]
     pub fn new(segments: usize) -> Self {
-        BucketArena { free: (0..segments).map(|_| Box::new(Segment([EMPTY; BUCKETS]))).collect() }
+        let free: Vec<Box<Segment>> = (0..segments).map(|_| Box::new(Segment([EMPTY; BUCKETS]))).collect();
+        make_huge(&free);
+        BucketArena { free }
     }
 
     /// Segments that no index holds.

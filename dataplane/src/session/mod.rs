@@ -10,6 +10,8 @@
 pub mod bits;
 pub mod index;
 #[allow(unsafe_code)]
+pub mod pages;
+#[allow(unsafe_code)]
 pub mod prefetch;
 pub mod record;
 pub mod slab;

@@ -7,6 +7,7 @@
 //! No operation allocates or panics after construction, and all take constant time. Ids are reused at once.
 
 use super::bits::BitSet;
+use super::pages::make_huge;
 use super::prefetch::prefetch;
 
 /// Records in a segment.
@@ -26,7 +27,9 @@ impl<T: Default> SlabArena<T> {
     /// Takes `segments` segments of 32 records from the heap, and touches them.
     #[must_use]
     pub fn new(segments: usize) -> Self {
-        SlabArena { free: (0..segments).map(|_| Box::new(std::array::from_fn(|_| T::default()))).collect() }
+        let free: Vec<Segment<T>> = (0..segments).map(|_| Box::new(std::array::from_fn(|_| T::default()))).collect();
+        make_huge(&free);
+        SlabArena { free }
     }
 }
 
