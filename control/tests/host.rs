@@ -81,6 +81,7 @@ fn interface(name: &str, zone: u8, mac: [u8; 6], addresses: &[&str]) -> Interfac
         name: name.into(),
         port: PortId(u16::from(zone)),
         vlan: None,
+        outer_vlan: None,
         zone: ZoneId(zone),
         mac: MacAddr(mac),
         addresses: addresses.iter().map(|text| prefix(text)).collect(),

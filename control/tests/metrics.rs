@@ -19,6 +19,7 @@ fn gateway() -> (Metrics, Vec<Arc<Counters>>) {
         name: name.to_owned(),
         port: PortId(port),
         vlan: None,
+        outer_vlan: None,
         zone: ZoneId(u8::try_from(port).unwrap()),
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         addresses: vec![IpPrefix { address: Ipv4Addr::from(address).into(), len: 24 }],

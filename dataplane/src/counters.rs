@@ -309,6 +309,10 @@ pub struct Counters {
     pub session_timeouts: Counter,
     /// Sessions whose addresses and ports a new TCP connection took over (D11).
     pub session_replacements: Counter,
+    /// Sessions ended by the operator.
+    pub session_flushes: Counter,
+    /// Sessions ended because a new configuration does not allow them.
+    pub session_reload_ends: Counter,
     /// Mappings now: TCP, UDP, ICMP. Gauges.
     pub mappings: [Counter; 3],
     /// Mappings that are held down now, their ports not to be reused yet. Gauge.
@@ -352,6 +356,8 @@ impl Counters {
             session_creations: Counter::default(),
             session_timeouts: Counter::default(),
             session_replacements: Counter::default(),
+            session_flushes: Counter::default(),
+            session_reload_ends: Counter::default(),
             mappings: Default::default(),
             mappings_held: Counter::default(),
             mapping_creations: Counter::default(),

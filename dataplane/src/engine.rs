@@ -30,6 +30,7 @@ use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
+use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::{SHARDS, ShardId};
 use crate::time::Time;
@@ -293,8 +294,18 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) -> bool {
+        let message = match message {
+            ToWorker::Walk(mut walk) => {
+                self.step(&mut walk, now);
+                out.events.push_back(FromWorker::Walked(walk));
+                return true;
+            }
+            ToWorker::Plan { plan, leases } => self.succeed(plan, leases),
+            message => message,
+        };
         match &message {
             ToWorker::Stop => return false,
+            ToWorker::Plan { .. } | ToWorker::Walk(_) => {}
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);
@@ -316,6 +327,28 @@ impl<P: Packet> Engine<P> {
         }
         out.events.push_back(FromWorker::Spent(message));
         true
+    }
+
+    /// Works by another plan from now on. Returns the one before, for the control thread to free.
+    fn succeed(&mut self, plan: Arc<Plan>, leases: Arc<Leases>) -> ToWorker {
+        let plan = std::mem::replace(&mut self.plan, plan);
+        let leases = std::mem::replace(&mut self.leases, leases);
+        ToWorker::Plan { plan, leases }
+    }
+
+    /// Takes a walk one step further.
+    fn step(&mut self, walk: &mut Walk, now: Time) {
+        walk.begin_step();
+        let mut budget = Budget::step();
+        while !budget.is_spent() {
+            let Ok(id) = u8::try_from(walk.shard()) else { break };
+            if usize::from(id) == SHARDS {
+                walk.done = true;
+                break;
+            }
+            let (shard, mut context) = self.shard_at(ShardId(id), now);
+            walk.through(shard, &mut context, &mut budget);
+        }
     }
 
     /// Does what time alone brings about, in bounded work: call it at every poll. Returns true if there is more to do.

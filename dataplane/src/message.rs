@@ -1,8 +1,11 @@
 //! What the control thread and a worker say to each other. Never on the packet's fast way.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::plan::{InterfaceId, MacAddr};
+use crate::plan::{InterfaceId, MacAddr, Plan};
+use crate::pool::Leases;
+use crate::session::walk::Walk;
 
 /// What is known of a neighbour (RFC 826, RFC 4861), as the control thread publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,17 @@ pub enum ToWorker {
         /// From the IP header on.
         packet: Box<[u8]>,
     },
+    /// Work by this plan from now on: the successor of the present one (see [`Plan::succeed`]). If its generation is another,
+    /// every session is checked against it: on its next packet, or by a bounded sweep, whose end is told by
+    /// [`FromWorker::Swept`].
+    Plan {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// The leases of its external addresses.
+        leases: Arc<Leases>,
+    },
+    /// List, count or end sessions or mappings: one bounded step, after which it comes back by [`FromWorker::Walked`].
+    Walk(Box<Walk>),
     /// Leave the loop. Packets still held are freed with the worker.
     Stop,
 }
@@ -72,6 +86,13 @@ pub enum FromWorker<P> {
         /// Its network address.
         address: IpAddr,
     },
+    /// Every session has been checked against the plan of this generation: nothing refers any more to what it left out.
+    Swept {
+        /// The plan's generation.
+        generation: u32,
+    },
+    /// A walk has been taken a step further.
+    Walked(Box<Walk>),
     /// A message that has been applied comes back, so that its memory is freed off the packet path.
     Spent(ToWorker),
 }

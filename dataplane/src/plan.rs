@@ -129,6 +129,8 @@ pub struct Spec {
     pub icmp: IcmpPolicy,
     /// Table sizes, from the boot-time section.
     pub limits: Limits,
+    /// Ports whose link is down: routes and connected prefixes over them are withdrawn.
+    pub links_down: Vec<PortId>,
     /// Key of everything that must be unpredictable from outside (ports, table hashes). Random per process; fixed by
     /// `turnpike replay --seed`.
     pub secret: [u8; 16],
@@ -150,9 +152,11 @@ pub struct InterfaceSpec {
     pub port: PortId,
     /// Its 802.1Q tag (1 to 4094); none for the untagged interface of the port.
     pub vlan: Option<u16>,
+    /// The 802.1ad service tag (1 to 4094) around [`InterfaceSpec::vlan`], if frames carry two.
+    pub outer_vlan: Option<u16>,
     /// The zone it is in.
     pub zone: ZoneId,
-    /// Its Ethernet address: that of the port.
+    /// Its Ethernet address: the one in the file, else that of the port.
     pub mac: MacAddr,
     /// Its addresses, with the lengths of their on-link prefixes. The first of each family is the source of ICMP errors.
     pub addresses: Vec<IpPrefix>,
@@ -269,6 +273,21 @@ pub struct Nat44Rule {
     pub port_parity: bool,
     /// Whether packets from outside keep a UDP session alive (RFC 4787 REQ-6; those from inside always do).
     pub inbound_refresh: bool,
+    /// What becomes of a TCP segment from inside in the middle of a connection that has no session.
+    pub mid_stream: MidStream,
+}
+
+/// What becomes of a TCP segment from inside that belongs to no session and is no SYN alone: after a restart, or when its
+/// session has timed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MidStream {
+    /// It is dropped, silently.
+    #[default]
+    Drop,
+    /// It is dropped, and its sender is told by a RST that the connection is gone.
+    Reset,
+    /// It opens a session, as a SYN would.
+    Adopt,
 }
 
 /// A transport protocol that a port forward names.

@@ -256,6 +256,7 @@ fn cramped() -> Spec {
         name: "guests".into(),
         port: PortId(1),
         vlan: Some(GUEST_VLAN),
+        outer_vlan: None,
         zone: ZoneId(0),
         addresses: vec![prefix("192.168.20.1/24")],
         ..spec.interfaces[1].clone()
@@ -485,7 +486,7 @@ impl Bench {
                     self.counters.punted.add(1); // as the worker does, when it has handed it over
                     self.seen.events.push(format!("punt {interface:?} {:02x?}", packet.data()));
                 }
-                FromWorker::Spent(_) => {}
+                FromWorker::Spent(_) | FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
                 event => self.seen.events.push(format!("{event:?}")),
             }
         }

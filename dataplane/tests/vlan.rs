@@ -27,6 +27,7 @@ fn trunk() -> Spec {
     let on_lan = |name: &str, vlan, zone, address: &str| InterfaceSpec {
         name: name.into(),
         vlan: Some(vlan),
+        outer_vlan: None,
         zone: ZoneId(zone),
         addresses: vec![prefix(address)],
         ..spec.interfaces[0].clone()

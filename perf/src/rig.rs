@@ -93,6 +93,7 @@ impl<P: Packet> Rig<P> {
             port_preservation: true,
             port_parity: true,
             inbound_refresh: true,
+            mid_stream: dataplane::plan::MidStream::Drop,
         }];
         let outbound = Traffic::of4((0..flows).map(|flow| {
             let (inside, remote) = flow_ends(flow);
@@ -275,6 +276,7 @@ fn spec(sessions: u32) -> Spec {
         name: name.into(),
         port: PortId(port.into()),
         vlan: None,
+        outer_vlan: None,
         zone: ZoneId(port),
         mac: MACS[usize::from(port)],
         addresses: addresses.into(),

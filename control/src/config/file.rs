@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use dataplane::plan::{Filtering, FilteringSet, ForwardProtocol, IpPrefix, MacAddr, MssClamp, Pooling};
+use dataplane::plan::{Filtering, FilteringSet, ForwardProtocol, IpPrefix, MacAddr, MidStream, MssClamp, Pooling};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::Poll;
-use super::text::{Endpoint, FromText, Listen, Name, Pci, Size, Table, Text, Vdev};
+use super::text::{Endpoint, FromText, Listen, Name, Pci, Size, SocketPath, Table, Text, Vdev};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -34,6 +34,8 @@ pub(super) struct File {
     pub icmp: Icmp,
     #[serde(default)]
     pub metrics: Metrics,
+    #[serde(default)]
+    pub control: Control,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +84,8 @@ pub(super) struct Port {
 pub(super) struct Interface {
     pub port: String,
     pub vlan: Option<Text<u16>>,
+    pub outer_vlan: Option<Text<u16>>,
+    pub mac: Option<Text<MacAddr>>,
     pub zone: Text<Name>,
     pub addresses: Vec<Text<IpPrefix>>,
     pub mtu: Option<Text<u16>>,
@@ -133,6 +137,7 @@ pub(super) struct Rule {
     pub port_preservation: Option<Text<bool>>,
     pub port_parity: Option<Text<bool>>,
     pub inbound_refresh: Option<Text<bool>>,
+    pub mid_stream: Option<Text<MidStream>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +187,13 @@ pub(super) struct Metrics {
     pub listen: Option<Text<Listen>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct Control {
+    pub socket: Option<Text<SocketPath>>,
+    pub group: Option<String>,
+}
+
 /// A word out of a few.
 macro_rules! words {
     ($type:ty, $expected:literal, $($word:literal => $value:expr),+) => {
@@ -208,6 +220,10 @@ pub(super) enum Profile {
     Cgn,
 }
 
+words!(
+    MidStream, "drop, reset or adopt",
+    "drop" => MidStream::Drop, "reset" => MidStream::Reset, "adopt" => MidStream::Adopt
+);
 words!(Poll, "busy or adaptive", "busy" => Poll::Busy, "adaptive" => Poll::Adaptive);
 words!(Profile, "default or cgn", "default" => Profile::Default, "cgn" => Profile::Cgn);
 words!(Pooling, "paired or paired-soft", "paired" => Pooling::Paired, "paired-soft" => Pooling::PairedSoft);
@@ -328,6 +344,7 @@ mod tests {
             keys::<Timers>("timers."),
             keys::<Icmp>("icmp."),
             keys::<Metrics>("metrics."),
+            keys::<Control>("control."),
         ];
         sections.into_iter().flatten().collect()
     }

@@ -25,6 +25,9 @@ pub use error::{ConfigError, Problem};
 /// Where the programs look when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/turnpike/turnpike.yaml";
 
+/// Where the control socket is, unless the file says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
+
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,6 +37,8 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// Where the control socket is.
+    pub control: Control,
     /// Everything else, but for what is known only when the process runs.
     spec: Spec,
 }
@@ -124,6 +129,15 @@ pub struct Metrics {
     pub listen: Option<std::net::SocketAddr>,
 }
 
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Its path. None: there is none.
+    pub socket: Option<PathBuf>,
+    /// The system group whose members may read. None: root alone.
+    pub group: Option<String>,
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -161,13 +175,15 @@ impl Config {
     pub fn spec(&self, macs: &dyn Fn(PortId) -> MacAddr, secret: [u8; 16], generation: u32) -> Spec {
         let mut spec = Spec { generation, secret, ..self.spec.clone() };
         for interface in &mut spec.interfaces {
-            interface.mac = macs(interface.port);
+            if interface.mac == MacAddr::default() {
+                interface.mac = macs(interface.port);
+            }
         }
         spec
     }
 
     /// The data plane's configuration without what is known only at run time: its generation and secret are zero, and
-    /// so are the interfaces' Ethernet addresses.
+    /// so are the interfaces' Ethernet addresses that the file leaves to the port.
     #[must_use]
     pub fn outline(&self) -> &Spec {
         &self.spec

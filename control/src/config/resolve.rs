@@ -16,7 +16,7 @@ use super::address::{Claim, bounds, edge_of, is_host, is_link_local, overlapping
 use super::error::{Problem, suggest};
 use super::file::{self, File, Profile};
 use super::text::{Endpoint, Listen, Name, Pci, Size, Table, Text, Vdev};
-use super::{Boot, Config, Cpu, Device, Memory, Metrics, Poll, Port, written};
+use super::{Boot, Config, Control, Cpu, DEFAULT_SOCKET, Device, Memory, Metrics, Poll, Port, written};
 
 /// The version of the file's format that this program reads.
 const VERSION: u32 = 1;
@@ -65,6 +65,10 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
     r.forwards(&file.nat44.forwards);
     r.timers(&file.timers);
     r.icmp(&file.icmp);
+    let control = Control {
+        socket: file.control.socket.as_ref().map_or_else(|| Some(DEFAULT_SOCKET.into()), |Text(path)| path.0.clone()),
+        group: file.control.group.clone(),
+    };
     let listen = file.metrics.listen.map_or(Some(([127, 0, 0, 1], METRICS_PORT).into()), |Text(Listen(listen))| listen);
     if resolver.problems.is_empty()
         && let Err(error) = Plan::compile(resolver.spec.clone())
@@ -72,7 +76,7 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
         resolver.problem("", format_args!("the data plane cannot use this: {error}; remove or shrink what it names"));
     }
     if resolver.problems.is_empty() {
-        Ok(Config { boot, ports, metrics: Metrics { listen }, spec: resolver.spec })
+        Ok(Config { boot, ports, metrics: Metrics { listen }, control, spec: resolver.spec })
     } else {
         Err(resolver.problems)
     }
@@ -266,10 +270,27 @@ impl Resolver {
                     format_args!("{tag} is no 802.1Q tag; write one from 1 to 4094"),
                 );
             }
-            if let Some(other) =
-                self.spec.interfaces.iter().find(|other| port.0 != u16::MAX && (other.port, other.vlan) == (port, vlan))
-            {
-                let what = vlan.map_or("the untagged interface".to_owned(), |tag| format!("tag {tag}"));
+            let outer_vlan = interface.outer_vlan.map(|Text(vlan)| vlan);
+            if let Some(tag) = outer_vlan.filter(|tag| !(1..=4094).contains(tag)) {
+                self.problem(
+                    format_args!("{key}.outer-vlan"),
+                    format_args!("{tag} is no 802.1ad tag; write one from 1 to 4094"),
+                );
+            }
+            if outer_vlan.is_some() && vlan.is_none() {
+                self.problem(
+                    format_args!("{key}.outer-vlan"),
+                    "there is no `vlan:` for it to be around; add the inner tag, or write this one as `vlan:`",
+                );
+            }
+            let tags = (port, outer_vlan, vlan);
+            let same = |other: &&InterfaceSpec| (other.port, other.outer_vlan, other.vlan) == tags;
+            if let Some(other) = self.spec.interfaces.iter().find(|other| port.0 != u16::MAX && same(other)) {
+                let what = match (outer_vlan, vlan) {
+                    (Some(outer), Some(inner)) => format!("tag {inner} within {outer}"),
+                    (_, Some(tag)) => format!("tag {tag}"),
+                    (_, None) => "the untagged interface".to_owned(),
+                };
                 let message = format!(
                     "{what} of port \"{}\" already belongs to interface \"{}\"; give one of them another `vlan:`",
                     interface.port, other.name
@@ -315,8 +336,9 @@ impl Resolver {
                 name: name.clone(),
                 port,
                 vlan,
+                outer_vlan,
                 zone,
-                mac: MacAddr::default(),
+                mac: interface.mac.map_or(MacAddr::default(), |Text(mac)| mac),
                 addresses,
                 mtu,
                 neighbours,
@@ -644,6 +666,7 @@ impl Resolver {
                 port_preservation: rule.port_preservation.is_none_or(|Text(on)| on),
                 port_parity: rule.port_parity.is_none_or(|Text(on)| on),
                 inbound_refresh: rule.inbound_refresh.is_none_or(|Text(on)| on),
+                mid_stream: rule.mid_stream.map(|Text(choice)| choice).unwrap_or_default(),
             });
         }
     }

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::plan::{IpPrefix, MacAddr, MssClamp};
@@ -315,6 +316,21 @@ impl FromText for Listen {
             return Some(Listen(None));
         }
         text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).map(|address| Listen(Some(address)))
+    }
+}
+
+/// Where the control socket is, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SocketPath(pub Option<PathBuf>);
+
+impl FromText for SocketPath {
+    const EXPECTED: &'static str = "an absolute path of at most 107 bytes, such as /run/turnpike/control.sock, or off";
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(SocketPath(None));
+        }
+        (text.starts_with('/') && text.len() <= 107).then(|| SocketPath(Some(PathBuf::from(text))))
     }
 }
 

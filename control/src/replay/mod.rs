@@ -292,7 +292,11 @@ impl Replay {
                 // What the host learns of neighbours is left aside: its timers would ask them, and nobody is there.
                 answers.extend(replies.into_iter().filter(|reply| !matches!(reply, ToWorker::Neighbour(_))));
             }
-            FromWorker::NeighbourUsed { .. } | FromWorker::Spent(_) => {}
+            // Nobody asked for a new plan or a walk.
+            FromWorker::NeighbourUsed { .. }
+            | FromWorker::Spent(_)
+            | FromWorker::Swept { .. }
+            | FromWorker::Walked(_) => {}
         }
     }
 }

@@ -80,6 +80,7 @@ impl Gateway {
             FromWorker::Resolve { interface, address } => self.host.resolve(interface, address, now, out),
             FromWorker::NeighbourUsed { interface, address } => self.host.neighbour_used(interface, address, now, out),
             FromWorker::Spent(message) => drop(message),
+            FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
         }
     }
 

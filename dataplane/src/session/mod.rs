@@ -16,6 +16,7 @@ pub mod prefetch;
 pub mod record;
 pub mod slab;
 pub mod tcp;
+pub mod walk;
 pub mod wheel;
 
 pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};

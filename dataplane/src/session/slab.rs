@@ -163,6 +163,12 @@ impl<T: Default> Slab<T> {
         }
     }
 
+    /// The ids of the records in a segment, by its place in the directory. None behind the last place.
+    pub fn ids_in(&self, place: usize) -> Option<impl Iterator<Item = u32> + use<T>> {
+        let used = self.directory.get(place)?.used;
+        Some((0..32).filter(move |slot| used >> slot & 1 == 1).filter_map(move |slot| id(place, slot)))
+    }
+
     /// All records with their ids, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.directory.iter().enumerate().flat_map(|(place, entry)| {

@@ -23,6 +23,7 @@ use dataplane::plan::{
     Pooling, PortId, PortSpec, RouteSpec, Spec, ZoneId,
 };
 use dataplane::pool::Leases;
+use dataplane::session::walk::Walk;
 use dataplane::time::Time;
 use dataplane::trace::Trace;
 use dataplane::worker::{Burst, Device, Worker};
@@ -59,6 +60,7 @@ pub fn spec() -> Spec {
         name: name.into(),
         port: PortId(port),
         vlan: None,
+        outer_vlan: None,
         zone: ZoneId(port as u8),
         mac,
         addresses: addresses.iter().map(|text| prefix(text)).collect(),
@@ -115,6 +117,7 @@ pub fn rule() -> Nat44Rule {
         port_preservation: true,
         port_parity: true,
         inbound_refresh: true,
+        mid_stream: dataplane::plan::MidStream::Drop,
     }
 }
 
@@ -158,6 +161,10 @@ pub struct Seen {
     pub resolve: Vec<(InterfaceId, IpAddr)>,
     /// Stale neighbours used.
     pub used: Vec<(InterfaceId, IpAddr)>,
+    /// The generation that every session has been checked against.
+    pub swept: Option<u32>,
+    /// Walks that have come back.
+    pub walked: Vec<Walk>,
 }
 
 /// The gateway.
@@ -282,6 +289,8 @@ impl Lab {
                     }
                     FromWorker::NeighbourUsed { interface, address } => seen.used.push((interface, address)),
                     FromWorker::Spent(_) => {}
+                    FromWorker::Swept { generation } => seen.swept = Some(generation),
+                    FromWorker::Walked(walk) => seen.walked.push(*walk),
                 }
             }
             let interfaces = self.worker.engine().plan().spec.interfaces.clone();
