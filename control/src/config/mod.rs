@@ -12,6 +12,7 @@ mod address;
 mod difference;
 mod error;
 mod file;
+mod flows;
 mod resolve;
 mod text;
 
