@@ -214,6 +214,9 @@ pub(super) fn line(plan: &Plan, arrival: &Arrival, stories: &[Trace]) -> String 
     if let Some(error) = trace.error {
         line += &format!(", answered with {}", error_name(error));
     }
+    if trace.reset {
+        line += ", answered with a TCP reset";
+    }
     line + "\n"
 }
 
