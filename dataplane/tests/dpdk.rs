@@ -522,7 +522,7 @@ fn tap_without_buffers_counts_and_recovers() {
     ip("address add 192.0.2.1/24 dev tap8");
     ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev tap8");
     let socket = UdpSocket::bind("192.0.2.1:0").expect("a socket");
-    let send = |tag: u8| (0..10).for_each(|_| drop(socket.send_to(&[tag; 32], "192.0.2.2:9").expect("sent")));
+    let send = |tag: u8| (0..10).for_each(|_| assert_eq!(socket.send_to(&[tag; 32], "192.0.2.2:9").expect("sent"), 32));
     // Adds the tags of the datagrams that have come.
     let mut poll = |tags: &mut Vec<u8>| {
         let mut burst = Burst::new();

@@ -85,8 +85,7 @@ fn what_has_no_checksum_is_not_judged() {
     }
 }
 
-/// Wrong ones are forwarded all the same, and are still wrong by as much; one in 61 is looked at, however they come in
-/// bursts, and by interface.
+/// Wrong ones are forwarded all the same; one in 61 is looked at, however they come in bursts, and by interface.
 #[test]
 fn one_packet_in_sixty_one_is_looked_at() {
     let right = udp(INSIDE, end(H), end(S), b"right");
