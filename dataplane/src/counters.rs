@@ -278,6 +278,10 @@ pub struct InterfaceCounters {
     pub transmitted_packets: Counter,
     /// Bytes of these, Ethernet header included, FCS not.
     pub transmitted_bytes: Counter,
+    /// Packets whose transport checksum was looked at: a sample of those received.
+    pub checksum_samples: Counter,
+    /// Those of them whose transport checksum was wrong.
+    pub checksum_bad: Counter,
 }
 
 /// Everything that one worker counts. On cache lines of its own.
@@ -288,7 +292,7 @@ pub struct Counters {
     pub received: Counter,
     /// Packets taken from the control thread.
     pub from_host: Counter,
-    /// Packets that the engine made: ICMP errors.
+    /// Packets that the engine made: ICMP errors and TCP resets.
     pub originated: Counter,
     /// Packets that a device accepted.
     pub transmitted: Counter,
@@ -308,6 +312,8 @@ pub struct Counters {
     pub sessions: [Counter; SessionClass::ALL.len()],
     /// Sessions made.
     pub session_creations: Counter,
+    /// Sessions of these that were opened in the middle of a TCP connection.
+    pub session_adoptions: Counter,
     /// Sessions ended by their timer.
     pub session_timeouts: Counter,
     /// Sessions whose addresses and ports a new TCP connection took over (D11).
@@ -328,7 +334,11 @@ pub struct Counters {
     pub icmp_errors: [Counter; IcmpError::ALL.len()],
     /// ICMP errors not sent because of the rate limit.
     pub icmp_rate_limited: Counter,
-    /// Errors not sent because the packet pool was empty.
+    /// TCP resets sent about segments in mid-stream.
+    pub tcp_resets: Counter,
+    /// TCP resets not sent because of the rate limit.
+    pub tcp_resets_rate_limited: Counter,
+    /// ICMP errors and TCP resets not sent because the packet pool was empty.
     pub originate_failures: Counter,
     /// Polls of the worker.
     pub polls: Counter,
@@ -357,6 +367,7 @@ impl Counters {
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),
+            session_adoptions: Counter::default(),
             session_timeouts: Counter::default(),
             session_replacements: Counter::default(),
             session_flushes: Counter::default(),
@@ -367,6 +378,8 @@ impl Counters {
             mapping_failures: Default::default(),
             icmp_errors: Default::default(),
             icmp_rate_limited: Counter::default(),
+            tcp_resets: Counter::default(),
+            tcp_resets_rate_limited: Counter::default(),
             originate_failures: Counter::default(),
             polls: Counter::default(),
             empty_polls: Counter::default(),

@@ -276,6 +276,12 @@ impl Host {
         }
     }
 
+    /// The configuration in use.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// A worker holds packets for this neighbour ([`dataplane::message::FromWorker::Resolve`]).
     pub fn resolve(&mut self, interface: InterfaceId, address: IpAddr, now: Time, out: &mut Vec<ToWorker>) {
         let mut effects = Vec::new();

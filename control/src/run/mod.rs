@@ -8,6 +8,7 @@
 //! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
+mod checksums;
 mod control;
 mod worker;
 
@@ -30,6 +31,7 @@ use tracing::info;
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use checksums::ChecksumWatch;
 use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
@@ -137,6 +139,7 @@ pub struct Gateway {
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    checksums: ChecksumWatch,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
 }
@@ -183,7 +186,7 @@ impl Gateway {
             info!(url = format!("http://{address}/metrics"), "metrics");
         }
         let host = Host::new(Arc::clone(&plan), random()?, clock.now());
-        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, server })
+        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, checksums: ChecksumWatch::default(), server })
     }
 }
 

@@ -148,7 +148,7 @@ impl<P: Packet> Engine<P> {
                 }
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
-                    State::Init => SessionClass::TcpOpening,
+                    State::Init | State::Adopted | State::AdoptedFin => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
                     State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => {
                         SessionClass::TcpClosing
