@@ -311,15 +311,19 @@ fn rtr_02_what_is_never_answered() {
         lab.dropped(INSIDE, &last(frame), Drop::TtlExceeded);
         lab.counted("received, inside-received, drop-ttl-exceeded");
     }
-    for multicast in ["224.0.0.1:9", "239.1.2.3:9", "255.255.255.255:9", "192.168.1.255:9", "198.51.100.0:9"] {
+    for multicast in ["224.0.0.1:9", "239.1.2.3:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, unruled(), end(multicast), b"")), Drop::Multicast);
         lab.counted("received, inside-received, drop-multicast");
+    }
+    for broadcast in ["255.255.255.255:9", "192.168.1.255:9", "198.51.100.0:9"] {
+        lab.dropped(INSIDE, &last(udp(INSIDE, unruled(), end(broadcast), b"")), Drop::Broadcast);
+        lab.counted("received, inside-received, drop-broadcast");
     }
     for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
         let mut frame = last(udp(INSIDE, unruled(), server(), b""));
         frame[..6].copy_from_slice(&group);
-        lab.dropped(INSIDE, &frame, Drop::Multicast);
-        lab.counted("received, inside-received, drop-multicast");
+        lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+        lab.counted("received, inside-received, drop-link-broadcast");
     }
     for source in ["0.0.0.0:9", "0.1.2.3:9", "127.0.0.1:9", "224.1.1.1:9", "255.255.255.255:9", "240.0.0.1:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::BadSource);
@@ -370,8 +374,8 @@ fn rtr_03_what_is_never_answered_in_ipv6() {
     }
     let mut frame = udp6(INSIDE, host6(), server6(), b"", 1);
     frame[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 1]);
-    lab.dropped(INSIDE, &frame, Drop::Multicast);
-    lab.counted("received, inside-received, drop-multicast");
+    lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+    lab.counted("received, inside-received, drop-link-broadcast");
     let ping = last(icmp6(INSIDE, host6().0, server6().0, 128, 0, [0, 1, 0, 1], b"ping"));
     assert_eq!(error(&mut lab, INSIDE, &ping).quote, ping[14..], "an echo request is answered");
 }
@@ -452,8 +456,8 @@ fn rtr_07_malformed_headers_are_dropped_by_name() {
             with_ip(echo(INSIDE, unruled().0, server().0, true, 1, 1), |ip| ip[3] = 27),
             Drop::TransportShort,
         ),
-        ("not IP", ethernet(INSIDE, 0x88cc, &good()[14..]), Drop::NotIp),
-        ("an 802.3 length", ethernet(INSIDE, 46, &good()[14..]), Drop::NotIp),
+        ("not IP", ethernet(INSIDE, 0x88b5, &good()[14..]), Drop::NotIp),
+        ("an 802.3 length", ethernet(INSIDE, 46, &good()[14..]), Drop::LengthFrame),
         ("no header", ethernet(INSIDE, 0x0800, &[]), Drop::IpHeader),
         ("another's address", raw(|frame| frame[5] ^= 0x10), Drop::OtherStation),
     ];
@@ -517,12 +521,12 @@ fn martians_are_dropped_by_name() {
         ("192.168.1.10", "127.0.0.1", Drop::BadDestination),
         ("192.168.1.10", "240.0.0.1", Drop::BadDestination),
         ("192.168.1.10", "224.0.0.5", Drop::Multicast),
-        ("192.168.1.10", "255.255.255.255", Drop::Multicast),
+        ("192.168.1.10", "255.255.255.255", Drop::Broadcast),
         ("169.254.1.1", "198.18.0.1", Drop::LinkLocal),
         ("192.168.1.10", "169.254.1.1", Drop::LinkLocal),
         // Directed broadcasts of the gateway's own networks, and their old form (RFC 1812 §5.3.5).
-        ("192.168.1.10", "198.51.100.255", Drop::Multicast),
-        ("192.168.1.10", "198.51.100.0", Drop::Multicast),
+        ("192.168.1.10", "198.51.100.255", Drop::Broadcast),
+        ("192.168.1.10", "198.51.100.0", Drop::Broadcast),
     ] {
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
         lab.dropped(INSIDE, &udp(INSIDE, (source, 9), (destination, 9), b""), reason);
@@ -538,8 +542,8 @@ fn frames_for_all_or_for_others_are_not_forwarded() {
     for from in [host(), unruled()] {
         let mut frame = udp(INSIDE, from, server(), b"");
         frame[..6].fill(0xff);
-        lab.dropped(INSIDE, &frame, Drop::Multicast);
-        lab.counted("received, inside-received, drop-multicast");
+        lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+        lab.counted("received, inside-received, drop-link-broadcast");
         frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
         lab.dropped(INSIDE, &frame, Drop::OtherStation);
         lab.counted("received, inside-received, drop-other-station");
@@ -548,7 +552,7 @@ fn frames_for_all_or_for_others_are_not_forwarded() {
     lab.pass(INSIDE, &udp(INSIDE, host(), server(), b""), OUTSIDE);
     let mut frame = udp(OUTSIDE, server(), end("203.0.113.5:4000"), b"");
     frame[..6].fill(0xff);
-    lab.dropped(OUTSIDE, &frame, Drop::Multicast);
+    lab.dropped(OUTSIDE, &frame, Drop::LinkBroadcast);
 }
 
 // --- Neighbours -------------------------------------------------------------------------------------------------------
