@@ -130,7 +130,8 @@ pub struct Spec {
     pub icmp: IcmpPolicy,
     /// Table sizes, from the boot-time section.
     pub limits: Limits,
-    /// Ports whose link is down: routes and connected prefixes over them are withdrawn.
+    /// Ports whose link is down. Static routes over them are withdrawn, in favour of less specific ones; their connected
+    /// prefixes are unreachable, unless a static route for the same prefix leads elsewhere.
     pub links_down: Vec<PortId>,
     /// Key of everything that must be unpredictable from outside (ports, table hashes). Random per process; fixed by
     /// `turnpike replay --seed`.
@@ -437,7 +438,7 @@ pub struct External {
 }
 
 /// What a destination address means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// One of the gateway's own, on this interface.
     Local(InterfaceId),
@@ -456,6 +457,8 @@ pub enum Target {
     Broadcast,
     /// Explicitly unreachable.
     Unreachable,
+    /// On the link of this interface, which is down.
+    LinkDown(InterfaceId),
 }
 
 impl Target {
@@ -524,6 +527,8 @@ pub struct Plan {
     /// For each port, its interfaces by their tags.
     vlans: Vec<Vlans>,
     targets: Vec<Target>,
+    /// The place of each target; only while the plan is being made.
+    target_places: HashMap<Target, u32>,
     fib4: Trie,
     fib6: Trie,
     /// What to do with a flow that has no session.
@@ -559,6 +564,7 @@ impl Plan {
             pools: vec![Vec::new(); spec.pools.len()],
             vlans: spec.ports.iter().map(|_| Vlans::new()).collect(),
             targets: Vec::new(),
+            target_places: HashMap::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
             policy: Policy::compile(&spec)?,
@@ -567,6 +573,7 @@ impl Plan {
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
         plan.add_externals(&spec)?;
+        plan.target_places = HashMap::new();
         plan.spec = spec;
         Ok(plan)
     }
@@ -582,8 +589,10 @@ impl Plan {
                 let other = spec.interfaces[usize::from(other.0)].name.clone();
                 return Err(PlanError::Overlap(format!("interface {}", interface.name), format!("interface {other}")));
             }
+            let link =
+                if spec.links_down.contains(&interface.port) { Target::LinkDown(id) } else { Target::OnLink(id) };
             for prefix in &interface.addresses {
-                self.route(*prefix, Target::OnLink(id));
+                self.route(*prefix, link);
                 if let IpAddr::V4(address) = prefix.address
                     && prefix.len < 31
                 {
@@ -605,7 +614,15 @@ impl Plan {
     }
 
     fn add_routes(&mut self, spec: &Spec) {
+        let is_down = |id: InterfaceId| {
+            spec.interfaces.get(usize::from(id.0)).is_some_and(|it| spec.links_down.contains(&it.port))
+        };
         for route in &spec.routes {
+            if let NextHop::Via(_, id) | NextHop::OnLink(id) = route.next_hop
+                && is_down(id)
+            {
+                continue;
+            }
             let target = match route.next_hop {
                 NextHop::Via(router, interface) => Target::Via(Neighbour::new(interface, router)),
                 NextHop::OnLink(interface) => Target::OnLink(interface),
@@ -687,11 +704,11 @@ impl Plan {
     }
 
     fn route(&mut self, prefix: IpPrefix, target: Target) {
-        let value = self.targets.iter().position(|&known| known == target).unwrap_or_else(|| {
+        let place = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        let value = *self.target_places.entry(target).or_insert(place);
+        if value == place {
             self.targets.push(target);
-            self.targets.len() - 1
-        });
-        let value = u32::try_from(value).unwrap_or(u32::MAX);
+        }
         match prefix.address {
             IpAddr::V4(address) => self.fib4.insert(&address.octets(), prefix.len, value),
             IpAddr::V6(address) => self.fib6.insert(&address.octets(), prefix.len, value),

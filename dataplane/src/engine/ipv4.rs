@@ -1,7 +1,7 @@
 //! An IPv4 packet: what its destination means, and the session that it belongs to.
 
 use super::{Arrival, Engine, Flow, Prepared, Verdict, is_for_many};
-use crate::counters::{Drop, SessionClass};
+use crate::counters::{Drop, IcmpError, SessionClass};
 use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4};
 use crate::plan::{Target, ZoneId};
@@ -108,12 +108,13 @@ impl<P: Packet> Engine<P> {
             return Drop::Unsolicited.into();
         };
         let (addresses, transport) = (session.address_delta, session.transport_delta);
-        let (to, target, deltas) = match flow.direction {
+        let (to, target, deltas, zone) = match flow.direction {
             // Outbound, a translation leaves the destination as it is.
-            Direction::Outbound => (session.outside, prepared.target, (addresses, transport)),
+            Direction::Outbound => (session.outside, prepared.target, (addresses, transport), session.outside_zone),
             Direction::Inbound => {
                 let to = session.inside.reversed();
-                (to, self.plan.target4(to.destination), (addresses.inverse(), transport.inverse()))
+                let deltas = (addresses.inverse(), transport.inverse());
+                (to, self.plan.target4(to.destination), deltas, session.inside_zone)
             }
         };
         self.story.rule = session.rule;
@@ -122,6 +123,10 @@ impl<P: Packet> Engine<P> {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
+        // Routes may have changed since; a translated packet is not led to where its translation does not hold.
+        if self.zone(egress.interface) != zone {
+            return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
+        }
         self.advance(at.packet.data(), view, flow, id, at.now);
         self.translate(at, view, flow.direction, &to, deltas, egress)
     }
