@@ -758,6 +758,76 @@ fn what_is_for_the_gateway_is_punted() {
     lab.dropped(OUTSIDE, &reply, Drop::Unsolicited);
 }
 
+/// An interface with several addresses of each family: each is the gateway's own, the prefix of each is on the link, and
+/// errors come from the first of each family, wherever their cause came from (RTR-06).
+#[test]
+fn rtr_06_an_interface_with_several_addresses() {
+    let mut spec = routed();
+    let more = ["192.168.1.2/24", "10.9.0.1/24", "10.9.1.1/24", "fd00:1::2/64", "fd00:9::1/64"];
+    spec.interfaces[0].addresses.extend(more.map(prefix));
+    let mut lab = lab(spec);
+    for address in ["192.168.1.1", "192.168.1.2", "10.9.0.1", "10.9.1.1"] {
+        for (interface, from) in [(INSIDE, host().0), (INSIDE, unruled().0)] {
+            let ping = echo(interface, from, address.parse().unwrap(), true, 1, 1);
+            assert_eq!(lab.send(interface, &ping).punted, [(interface, ping)], "{address}");
+            lab.counted("received, inside-received, punted");
+        }
+    }
+    for address in ["fd00:1::1", "fd00:1::2", "fd00:9::1", "fe80::ff:fe00:1"] {
+        let ping = icmp6(INSIDE, host6().0, address.parse().unwrap(), 128, 0, [0; 4], b"");
+        assert_eq!(lab.send(INSIDE, &ping).punted, [(INSIDE, ping)], "{address}");
+        lab.counted("received, inside-received, punted");
+    }
+    // On the link: asked for there, and reached.
+    for to in ["10.9.0.77:9", "10.9.1.77:9"] {
+        let seen = lab.send(INSIDE, &udp(INSIDE, host(), end(to), b""));
+        assert_eq!((seen.resolve, seen.frames.len()), (vec![(INSIDE, end(to).0.into())], 1));
+    }
+    let there = ("fd00:9::77".parse().unwrap(), 9);
+    let seen = lab.send(OUTSIDE, &udp6(OUTSIDE, server6(), there, b"", 64));
+    assert_eq!((seen.resolve, seen.frames.len()), (vec![(INSIDE, there.0.into())], 1));
+    for from in ["192.168.1.10:9", "10.9.0.7:9", "10.9.1.7:9"] {
+        let it = error(&mut lab, INSIDE, &udp_ttl(INSIDE, end(from), server(), b"", 1));
+        assert_eq!((it.source, it.destination), ("192.168.1.1".parse().unwrap(), end(from).0.into()));
+    }
+    for from in ["fd00:1::10", "fd00:9::7"] {
+        let it = error(&mut lab, INSIDE, &udp6(INSIDE, (from.parse().unwrap(), 9), server6(), b"", 1));
+        assert_eq!((it.source, it.destination), ("fd00:1::1".parse().unwrap(), from.parse().unwrap()));
+    }
+}
+
+/// A pool address that is also an interface's own is pinged as that, whatever the pool says; others do as the pool says,
+/// whether they are on a link of the gateway's or routed to it.
+#[test]
+fn pool_addresses_are_pinged_as_the_pool_says_and_own_ones_always() {
+    for answer_echo in [true, false] {
+        let mut spec = routed();
+        spec.pools = vec![common::pool(&["198.51.100.2", "198.51.100.9", "203.0.113.5-203.0.113.6"], 1..=65535)];
+        spec.pools[0].answer_echo = answer_echo;
+        let mut lab = lab(spec);
+        for (address, own) in
+            [("198.51.100.2", true), ("198.51.100.9", false), ("203.0.113.5", false), ("203.0.113.6", false)]
+        {
+            let address = address.parse().unwrap();
+            let ping = echo(OUTSIDE, server().0, address, true, 7, 1);
+            let from_inside = echo(INSIDE, unruled().0, address, true, 7, 1);
+            if answer_echo || own {
+                assert_eq!(lab.send(OUTSIDE, &ping).punted, [(OUTSIDE, ping)], "{address}");
+                assert_eq!(lab.send(INSIDE, &from_inside).punted, [(INSIDE, from_inside)], "{address}");
+                lab.counted("received 2, outside-received, inside-received, punted 2");
+            } else {
+                lab.dropped(OUTSIDE, &ping, Drop::Unsolicited);
+                lab.counted("received, outside-received, drop-unsolicited");
+                lab.dropped(INSIDE, &from_inside, Drop::Hairpin);
+                lab.counted("received, inside-received, drop-hairpin");
+            }
+            // Nothing but a ping is answered.
+            lab.dropped(OUTSIDE, &udp(OUTSIDE, server(), (address, 9), b""), Drop::Unsolicited);
+            lab.counted("received, outside-received, drop-unsolicited");
+        }
+    }
+}
+
 /// Where the pool does not answer, a ping is as unsolicited as anything.
 #[test]
 fn a_pool_that_does_not_answer_is_silent() {
