@@ -68,11 +68,19 @@ drop_reasons! {
     FrameShort, "port", "frame-short";
     /// The frame came in several segments, which the packet path does not take.
     MultiSegment, "port", "multi-segment";
-    /// The VLAN tag belongs to no interface of this port.
+    /// The VLAN tags, or the absence of any, belong to no interface of this port.
     UnknownVlan, "port", "unknown-vlan";
     /// The frame is addressed to another station's Ethernet address.
     OtherStation, "port", "other-station";
-    /// The EtherType is neither IP nor ARP.
+    /// A protocol between neighbours on the link: LLDP, slow protocols (LACP), MAC control (pause), 802.1X.
+    LinkControl, "port", "link-control";
+    /// An IEEE 802.3 frame, with a length in place of the EtherType: spanning tree, CDP, IS-IS.
+    LengthFrame, "port", "length-frame";
+    /// A labelled packet: MPLS is not read.
+    Mpls, "port", "mpls";
+    /// A PPPoE frame: no PPP session ends here.
+    Pppoe, "port", "pppoe";
+    /// The EtherType is neither IP nor ARP, nor one of those that have a name of their own here.
     NotIp, "port", "not-ip";
     /// The device did not accept the packet for transmission.
     TransmitFull, "port", "transmit-full";
@@ -88,8 +96,12 @@ drop_reasons! {
     BadSource, "ip", "bad-source";
     /// The destination is loopback, unspecified or otherwise not to be forwarded (RFC 1812 §5.3.7).
     BadDestination, "ip", "bad-destination";
-    /// Multicast and broadcast are not forwarded.
+    /// To a multicast group: multicast is not forwarded, and this is no group of the gateway's own.
     Multicast, "ip", "multicast";
+    /// To all hosts of a link or subnet by IPv4: broadcasts are not forwarded (RFC 1812 §5.3.5, RFC 2644).
+    Broadcast, "ip", "broadcast";
+    /// An IP packet for one host in a frame for many: not forwarded (RFC 1812 §5.3.4).
+    LinkBroadcast, "ip", "link-broadcast";
     /// A link-local address does not leave its link (RFC 3927 §7, RFC 4291 §2.5.6).
     LinkLocal, "ip", "link-local";
     /// The time to live or hop limit has run out; answered with time exceeded.
