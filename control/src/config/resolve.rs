@@ -76,7 +76,7 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
         resolver.problem("", format_args!("the data plane cannot use this: {error}; remove or shrink what it names"));
     }
     if resolver.problems.is_empty() {
-        Ok(Config { boot, ports, metrics: Metrics { listen }, control, spec: resolver.spec })
+        Ok(Config { files: Vec::new(), boot, ports, metrics: Metrics { listen }, control, spec: resolver.spec })
     } else {
         Err(resolver.problems)
     }
