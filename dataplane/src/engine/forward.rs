@@ -21,7 +21,7 @@ impl<P: Packet> Engine<P> {
     pub(super) fn egress_zone(&self, target: Option<Target>) -> Option<ZoneId> {
         match target? {
             Target::Via(router) => Some(self.zone(router.interface())),
-            Target::OnLink(id) => Some(self.zone(id)),
+            Target::OnLink(id) | Target::LinkDown(id) => Some(self.zone(id)),
             _ => None,
         }
     }
@@ -45,7 +45,7 @@ impl<P: Packet> Engine<P> {
         }
         let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv4(interface, destination)) else {
             let error = match target {
-                None => IcmpError::NetUnreachable4,
+                None | Some(Target::LinkDown(_)) => IcmpError::NetUnreachable4,
                 Some(_) => IcmpError::HostUnreachable4,
             };
             return Err(Verdict::Drop(Drop::NoRoute, Some((error, 0))));
@@ -160,6 +160,8 @@ pub(super) fn next_hop_of(target: Option<Target>, on_link: impl FnOnce(Interface
     match target? {
         Target::Via(router) => Some(router),
         Target::OnLink(interface) => Some(on_link(interface)),
-        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable => None,
+        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable | Target::LinkDown(_) => {
+            None
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! An IPv4 packet: what its destination means, and the session that it belongs to.
 
 use super::{Arrival, Engine, Flow, Prepared, Verdict};
-use crate::counters::{Drop, SessionClass};
+use crate::counters::{Drop, IcmpError, SessionClass};
 use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4};
 use crate::plan::{Target, ZoneId};
@@ -109,12 +109,13 @@ impl<P: Packet> Engine<P> {
             return Drop::Unsolicited.into();
         };
         let (addresses, transport) = (session.address_delta, session.transport_delta);
-        let (to, target, deltas) = match flow.direction {
+        let (to, target, deltas, zone) = match flow.direction {
             // Outbound, a translation leaves the destination as it is.
-            Direction::Outbound => (session.outside, prepared.target, (addresses, transport)),
+            Direction::Outbound => (session.outside, prepared.target, (addresses, transport), session.outside_zone),
             Direction::Inbound => {
                 let to = session.inside.reversed();
-                (to, self.plan.target4(to.destination), (addresses.inverse(), transport.inverse()))
+                let deltas = (addresses.inverse(), transport.inverse());
+                (to, self.plan.target4(to.destination), deltas, session.inside_zone)
             }
         };
         self.story.rule = session.rule;
@@ -123,6 +124,10 @@ impl<P: Packet> Engine<P> {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
+        // Routes may have changed since; a translated packet is not led to where its translation does not hold.
+        if self.zone(egress.interface) != zone {
+            return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
+        }
         self.advance(at.packet.data(), view, flow, id, at.now);
         self.translate(at, view, flow.direction, &to, deltas, egress)
     }
@@ -177,6 +182,10 @@ impl<P: Packet> Engine<P> {
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
         let session = shard.session(id)?;
         if session.deadline > now {
+            if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+                return None;
+            }
+            let session = shard.session(id)?;
             let side = match flow.direction {
                 Direction::Outbound => session.inside_zone,
                 Direction::Inbound => session.outside_zone,
