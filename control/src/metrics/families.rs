@@ -1,6 +1,5 @@
 //! The metrics themselves: name, meaning, labels, and where each value is read.
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
@@ -133,12 +132,12 @@ fn process(page: &mut Page, state: &State) {
     page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], 1.0)]);
     let help = "When the configuration in use was read, since the Unix epoch.";
     page.gauge("config_last_reload_timestamp_seconds", help, [], [([], started)]);
-    let ready = f64::from(u8::from(state.ready.load(std::sync::atomic::Ordering::Relaxed)));
+    let ready = f64::from(u8::from(state.ready));
     page.gauge("ready", "1 while packets are forwarded; what /readyz says.", [], [([], ready)]);
 }
 
 fn ports(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = &state.sample;
     let names = || state.plan.spec.ports.iter().map(|port| port.name.clone());
     let samples: Vec<(String, PortSample)> =
         names().enumerate().map(|(i, name)| (name, sample.ports.get(i).cloned().unwrap_or_default())).collect();
@@ -146,6 +145,10 @@ fn ports(page: &mut Page, state: &State) {
         samples.iter().map(|(name, port)| ([name.clone()], number(value(port)))).collect()
     };
     page.gauge("port_up", "1 if the port's link is up.", ["port"], each(|p| u64::from(p.up)));
+    let help = "1 if the port's device was deleted; it takes a restart to have it back.";
+    page.gauge("port_gone", help, ["port"], each(|p| u64::from(p.gone)));
+    let help = "How often the port's link went down or came up.";
+    page.counter("port_link_changes_total", help, ["port"], each(|p| p.link_changes));
     let help = "Frames that the device received.";
     page.counter("port_receive_packets_total", help, ["port"], each(|p| p.receive_packets));
     page.counter("port_receive_bytes_total", "Bytes that the device received.", ["port"], each(|p| p.receive_bytes));
@@ -189,7 +192,7 @@ fn interfaces(page: &mut Page, state: &State) {
 }
 
 fn host(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = &state.sample;
     let received = number(sample.host.received);
     page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
     let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));

@@ -5,10 +5,13 @@
 //! their cores; and when all of them run, the gateway is ready. A step that fails undoes the ones before and says why, and what
 //! to do.
 //!
-//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
+//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), looks after ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
 mod control;
+mod plan;
+pub mod service;
+mod watch;
 mod worker;
 
 use std::io;
@@ -30,6 +33,8 @@ use tracing::info;
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use service::Service;
+use watch::Watch;
 use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
@@ -87,10 +92,8 @@ pub enum RunError {
         /// What the system said.
         error: io::Error,
     },
-    /// A worker ended without being told to.
-    #[error(
-        "the worker on core {0} has stopped by itself, so nothing is forwarded any more; please report what stands above"
-    )]
+    /// A worker ended before it began.
+    #[error("the worker on core {0} did not start; please report what stands above")]
     WorkerLost(u16),
 }
 
@@ -132,11 +135,16 @@ impl Clock {
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
+    /// What the workers work by, or are about to.
+    plan: Arc<Plan>,
+    leases: Arc<Leases>,
     host: Host,
     ports: Vec<(String, Port)>,
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    watch: Watch,
+    service: Service,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
 }
@@ -177,13 +185,14 @@ impl Gateway {
             workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
         }
         let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
-        let metrics = Metrics::new(Arc::clone(&plan), leases, counters);
+        let metrics = Metrics::new(Arc::clone(&plan), Arc::clone(&leases), counters);
         let server = config.metrics.listen.map(|address| Server::start(address, metrics.clone())).transpose()?;
         if let Some(address) = server.as_ref().and_then(Server::address) {
             info!(url = format!("http://{address}/metrics"), "metrics");
         }
         let host = Host::new(Arc::clone(&plan), random()?, clock.now());
-        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, server })
+        let (watch, service) = (Watch::new(ports.len(), workers.len()), Service::from_environment());
+        Ok(Gateway { clock, plan, leases, host, ports, workers, from_workers, metrics, watch, service, server })
     }
 }
 

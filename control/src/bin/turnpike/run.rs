@@ -40,7 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(format).init();
     let stop = signals()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "starting");
-    match Gateway::start(&config, args.verbose).and_then(|gateway| gateway.run(&stop)) {
+    match Gateway::start(&config, args.verbose).map(|gateway| gateway.run(&stop)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_configuration() => {
             eprintln!("{}: {error}", args.config.display());
