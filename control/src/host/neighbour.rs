@@ -298,6 +298,19 @@ impl Table {
         true
     }
 
+    /// The link is down: what was known of its neighbours may no longer hold when it is back, and who waits for one waits in
+    /// vain. Those of the configuration stay.
+    pub fn forget(&mut self, interface: InterfaceId, effects: &mut Vec<Effect>) {
+        let there = self.entries.iter().filter(|(key, entry)| key.0 == interface && entry.state != NudState::Permanent);
+        let gone: Vec<_> = there.map(|(&key, entry)| (key, entry.state)).collect();
+        for (key, state) in gone {
+            if state != NudState::Failed {
+                effects.push(publish(key, NeighbourState::Failed));
+            }
+            self.remove(key);
+        }
+    }
+
     /// Does what is due.
     pub fn poll(&mut self, now: Time, effects: &mut Vec<Effect>) {
         while let Some(&(deadline, key)) = self.timers.first()
