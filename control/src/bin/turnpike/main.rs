@@ -6,6 +6,7 @@
 mod check;
 mod replay;
 mod run;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ enum Command {
     Check(check::Args),
     Replay(replay::Args),
     Run(run::Args),
+    Schema(schema::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Schema(args) => schema::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {
