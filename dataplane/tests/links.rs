@@ -75,12 +75,13 @@ fn what_is_inside_is_not_sought_outside() {
     let mut lab = Lab::new(spec.clone());
     let hello = udp(OUTSIDE, end("198.18.0.1:53"), end("10.9.0.7:4000"), b"hello");
     lab.pass(OUTSIDE, &hello, INSIDE);
-    links_down(&mut lab, spec.clone(), &[0]);
+    links_down(&mut lab, &[0]);
     assert_eq!(told(&lab.send(OUTSIDE, &hello)), (3, 0));
     for at in [0, spec.routes.len()] {
         let mut twice = spec.clone();
         twice.routes.insert(at, RouteSpec { next_hop: spec.routes[0].next_hop, ..inside });
-        links_down(&mut lab, twice, &[0]);
+        let mut lab = Lab::new(twice);
+        links_down(&mut lab, &[0]);
         lab.pass(OUTSIDE, &hello, OUTSIDE);
     }
 }

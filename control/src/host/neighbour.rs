@@ -215,7 +215,7 @@ impl Table {
     }
 
     /// Removes a neighbour, here and in the workers' tables.
-    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+    pub fn forget_one(&mut self, key: Key, effects: &mut Vec<Effect>) {
         if self.contains(key) {
             self.remove(key);
             effects.push(publish(key, NeighbourState::Failed));

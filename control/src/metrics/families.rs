@@ -131,7 +131,12 @@ fn process(page: &mut Page, state: &State) {
         [([env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
     );
     page.gauge("start_time_seconds", "When the process started, since the Unix epoch.", [], [([], started)]);
-    page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], loaded)]);
+    page.gauge(
+        "config_last_reload_successful",
+        "1 if the configuration was last read without error.",
+        [],
+        [([], loaded)],
+    );
     let help = "When the configuration in use was read, since the Unix epoch.";
     page.gauge("config_last_reload_timestamp_seconds", help, [], [([], loaded_at)]);
     let ready = f64::from(u8::from(state.ready));

@@ -98,18 +98,20 @@ struct State {
     sample: Sample,
 }
 
-impl State {
-    fn sample(&self) -> Sample {
-        self.sample.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 impl Metrics {
     /// Metrics of a process that started now, with these port blocks and workers.
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, workers: Vec<Arc<Counters>>) -> Self {
         let (started, sample) = (SystemTime::now(), Sample::default());
-        let state = Arc::new(Mutex::new(State { started, ready: false, reload: (true, started), plan, leases, workers, sample }));
+        let state = Arc::new(Mutex::new(State {
+            started,
+            ready: false,
+            reload: (true, started),
+            plan,
+            leases,
+            workers,
+            sample,
+        }));
         let registry = Registry::new();
         registry.register(Box::new(Scrape(Arc::clone(&state)))).expect("the only collector of this registry");
         Metrics { registry, state }
@@ -146,7 +148,7 @@ impl Metrics {
     /// What was last known of the devices.
     #[must_use]
     pub fn sample(&self) -> Sample {
-        self.state.sample()
+        lock(&self.state).sample.clone()
     }
 
     /// Every metric, in Prometheus' text format.

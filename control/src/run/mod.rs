@@ -19,7 +19,6 @@ mod worker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +28,7 @@ use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, P
 use dataplane::dpdk::{available_cores, check_cores};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::plan::{MacAddr, Plan, PlanError, PortId, Spec};
+use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
@@ -47,9 +46,6 @@ use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
 const MESSAGES_MAX: usize = 1024;
-
-/// Interfaces that are counted: as many as the configuration may ever have.
-const INTERFACES_MAX: usize = crate::config::INTERFACES_MAX;
 
 /// The MTU that every device has without being asked.
 const USUAL_MTU: u16 = 1500;

@@ -21,13 +21,13 @@ use tracing_subscriber::prelude::*;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  turnpike run -c /etc/turnpike/turnpike.yaml
+  turnpike run -c /etc/turnpike
 
 Exit codes: 0 stopped when asked to, 1 could not start or had to stop, 2 wrong use or configuration.")]
 pub struct Args {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
+    /// The configuration: files, or directories whose *.yaml are read, merged in this order
+    #[arg(short, long, value_name = "FILE", num_args = 1.., default_value = DEFAULT_PATH)]
+    config: Vec<PathBuf>,
     /// Log details too, and everything that DPDK says
     #[arg(short, long)]
     verbose: bool,
@@ -40,11 +40,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let format = tracing_logfmt::builder().with_target(false).layer().with_writer(std::io::stderr);
     tracing_subscriber::registry().with(LevelFilter::from_level(level)).with(format).init();
     let orders = signals()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "starting");
+    let files = args.config.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = files, "starting");
     match Gateway::start(&config, args.verbose).map(|gateway| gateway.run(&orders)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is_configuration() => {
-            eprintln!("{}: {error}", args.config.display());
+            eprintln!("{files}: {error}");
             Ok(ExitCode::from(2))
         }
         Err(error) => Err(error.into()),
