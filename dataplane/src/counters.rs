@@ -60,7 +60,7 @@ macro_rules! drop_reasons {
                 match self { $(Drop::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
 
-            /// What an operator should do about it, in a sentence. Where there is nothing to do, it begins with `nothing:`.
+            /// What an operator should do about it, in a sentence. Where there is nothing to do, it begins with `nothing`.
             #[must_use]
             pub const fn advice(self) -> &'static str {
                 match self { $(Drop::$variant => $advice,)+ }
@@ -76,15 +76,27 @@ drop_reasons! {
     /// The frame came in several segments, which the packet path does not take.
     MultiSegment, "port", "multi-segment",
         "lower the MTU of the interface, or of its neighbours, to what fits one packet buffer";
-    /// The VLAN tag belongs to no interface of this port.
+    /// The VLAN tags, or the absence of any, belong to no interface of this port.
     UnknownVlan, "port", "unknown-vlan",
-        "add an interface with that tag to the port, or take the VLAN off the switch's trunk";
+        "add an interface with these tags to the port, or take the VLAN off the switch's trunk";
     /// The frame is addressed to another station's Ethernet address.
     OtherStation, "port", "other-station",
         "nothing: a switch floods what it has not learnt; if it goes on, look for a mirror port or a wrong static neighbour";
-    /// The EtherType is neither IP nor ARP.
+    /// A protocol between neighbours on the link: LLDP, slow protocols (LACP), MAC control (pause), 802.1X.
+    LinkControl, "port", "link-control",
+        "nothing: it is meant for the neighbour on the cable, and ends here";
+    /// An IEEE 802.3 frame, with a length in place of the EtherType: spanning tree, CDP, IS-IS.
+    LengthFrame, "port", "length-frame",
+        "nothing: switches and routers speak such protocols among themselves";
+    /// A labelled packet: MPLS is not read.
+    Mpls, "port", "mpls",
+        "let the neighbour send plain IP: take this link out of its MPLS";
+    /// A PPPoE frame: no PPP session ends here.
+    Pppoe, "port", "pppoe",
+        "let another device end the PPPoE session, and connect the gateway behind it";
+    /// The EtherType is neither IP nor ARP, nor one of those that have a name of their own here.
     NotIp, "port", "not-ip",
-        "nothing: switches and hosts speak such protocols (LLDP, spanning tree) among themselves";
+        "nothing, if it is rare; otherwise capture on the port and look for the sender";
     /// The device did not accept the packet for transmission.
     TransmitFull, "port", "transmit-full",
         "see whether the link is up and how full it is; raise ports.NAME.tx-descriptors if bursts are short";
@@ -106,9 +118,15 @@ drop_reasons! {
     /// The destination is loopback, unspecified or otherwise not to be forwarded (RFC 1812 §5.3.7).
     BadDestination, "ip", "bad-destination",
         "find the sender by its Ethernet address: it is misconfigured, or scans";
-    /// Multicast and broadcast are not forwarded.
+    /// To a multicast group: multicast is not forwarded, and this is no group of the gateway's own.
     Multicast, "ip", "multicast",
         "nothing: the gateway is no multicast router";
+    /// To all hosts of a link or subnet by IPv4: broadcasts are not forwarded (RFC 1812 §5.3.5, RFC 2644).
+    Broadcast, "ip", "broadcast",
+        "nothing: hosts broadcast on their own link; a directed broadcast from elsewhere is an old way of attack";
+    /// An IP packet for one host in a frame for many: not forwarded (RFC 1812 §5.3.4).
+    LinkBroadcast, "ip", "link-broadcast",
+        "find the sender by its Ethernet address: it sends frames to everyone that are for one host";
     /// A link-local address does not leave its link (RFC 3927 §7, RFC 4291 §2.5.6).
     LinkLocal, "ip", "link-local",
         "nothing: such addresses are for one link; if something is missed, give its host a routable address";
@@ -149,6 +167,10 @@ drop_reasons! {
     /// The mapping table is full; existing mappings are not evicted.
     MappingTableFull, "nat44", "mapping-table-full",
         "raise boot.tables.mappings, or see with `turnpikectl mapping list` whether one host has them all";
+    /// A reload has left the mapping of this inside endpoint without its address or port; it is being ended, and the next
+    /// packets get a new one.
+    MappingEnds, "nat44", "mapping-ends",
+        "nothing: it lasts a moment after a reload";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port",
         "add addresses to the pool, or see with `turnpikectl mapping list` whether one host has all ports";
@@ -320,6 +342,10 @@ pub struct InterfaceCounters {
     pub transmitted_packets: Counter,
     /// Bytes of these, Ethernet header included, FCS not.
     pub transmitted_bytes: Counter,
+    /// Packets whose transport checksum was looked at: a sample of those received.
+    pub checksum_samples: Counter,
+    /// Those of them whose transport checksum was wrong.
+    pub checksum_bad: Counter,
 }
 
 /// Everything that one worker counts. On cache lines of its own.
@@ -330,7 +356,7 @@ pub struct Counters {
     pub received: Counter,
     /// Packets taken from the control thread.
     pub from_host: Counter,
-    /// Packets that the engine made: ICMP errors.
+    /// Packets that the engine made: ICMP errors and TCP resets.
     pub originated: Counter,
     /// Packets that a device accepted.
     pub transmitted: Counter,
@@ -350,6 +376,8 @@ pub struct Counters {
     pub sessions: [Counter; SessionClass::ALL.len()],
     /// Sessions made.
     pub session_creations: Counter,
+    /// Sessions of these that were opened in the middle of a TCP connection.
+    pub session_adoptions: Counter,
     /// Sessions ended by their timer.
     pub session_timeouts: Counter,
     /// Sessions whose addresses and ports a new TCP connection took over (D11).
@@ -370,7 +398,11 @@ pub struct Counters {
     pub icmp_errors: [Counter; IcmpError::ALL.len()],
     /// ICMP errors not sent because of the rate limit.
     pub icmp_rate_limited: Counter,
-    /// Errors not sent because the packet pool was empty.
+    /// TCP resets sent about segments in mid-stream.
+    pub tcp_resets: Counter,
+    /// TCP resets not sent because of the rate limit.
+    pub tcp_resets_rate_limited: Counter,
+    /// ICMP errors and TCP resets not sent because the packet pool was empty.
     pub originate_failures: Counter,
     /// Polls of the worker.
     pub polls: Counter,
@@ -399,6 +431,7 @@ impl Counters {
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),
+            session_adoptions: Counter::default(),
             session_timeouts: Counter::default(),
             session_replacements: Counter::default(),
             session_flushes: Counter::default(),
@@ -409,6 +442,8 @@ impl Counters {
             mapping_failures: Default::default(),
             icmp_errors: Default::default(),
             icmp_rate_limited: Counter::default(),
+            tcp_resets: Counter::default(),
+            tcp_resets_rate_limited: Counter::default(),
             originate_failures: Counter::default(),
             polls: Counter::default(),
             empty_polls: Counter::default(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, select};
+use dataplane::counters::Counters;
 use dataplane::dpdk::{Mbuf, Port};
 use dataplane::message::{FromWorker, ToWorker};
 use dataplane::packet::Packet;
@@ -122,6 +123,11 @@ impl Gateway {
                 _ if port.up => info!(port = name, "link is up"),
                 _ => warn!(port = name, "link is down"),
             }
+        }
+        let counters: Vec<&Counters> = self.workers.iter().map(|worker| &*worker.counters).collect();
+        let interfaces = self.host.plan().spec.interfaces.iter().map(|interface| interface.name.as_str());
+        for warning in self.checksums.look(interfaces, &counters) {
+            warn!("{warning}");
         }
         let mempools = self.workers.iter().map(|worker| {
             let size = u64::from(worker.pool.size());

@@ -8,6 +8,7 @@
 //! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
+mod checksums;
 mod control;
 mod requests;
 mod worker;
@@ -33,6 +34,7 @@ use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use checksums::ChecksumWatch;
 use requests::Walks;
 use worker::{Backoff, Running};
 
@@ -148,6 +150,7 @@ pub struct Gateway {
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    checksums: ChecksumWatch,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
     /// Answers on the control socket until it is dropped.
@@ -217,6 +220,7 @@ impl Gateway {
             workers,
             from_workers,
             metrics,
+            checksums: ChecksumWatch::default(),
             server,
             control,
             requests,
