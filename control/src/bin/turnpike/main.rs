@@ -17,7 +17,7 @@ use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "turnpike", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
