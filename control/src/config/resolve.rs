@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use dataplane::dpdk::MempoolConfig;
 use dataplane::plan::{
     EXTERNALS_MAX, Filtering, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, IpPrefix, Limits, MacAddr,
     MssClamp, Nat44Rule, NextHop, Plan, PoolId, PoolSpec, Pooling, PortForward, PortId, PortSpec, RouteSpec, Spec,
@@ -38,8 +39,8 @@ const MTU_MIN_V4: u16 = 68;
 const MTU_MIN_V6: u16 = 1280;
 /// The smallest segment size worth clamping to, in bytes: the default of RFC 9293 §3.7.1.
 const MSS_MIN: u16 = 536;
-/// What a packet buffer takes in all, in bytes: data room, headroom, descriptor and the pool's share, rounded up.
-const BUFFER_BYTES: u64 = 2560;
+/// What a packet buffer takes besides the frame, in bytes: headroom, descriptor and the pool's share, rounded up.
+const BUFFER_OVERHEAD: u64 = 512;
 /// Buffers per worker beyond those that wait in descriptor rings: bursts, held packets, packets for the host.
 const BUFFERS_SPARE: u32 = 2048;
 /// Default port number of the metrics.
@@ -56,7 +57,8 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
     let mut resolver = Resolver::default();
     let r = &mut resolver;
     let ports = r.ports(&file.ports);
-    let boot = r.boot(&file.boot, &ports);
+    let mtu = file.interfaces.0.iter().filter_map(|(_, interface)| interface.mtu).map(|Text(mtu)| mtu).max();
+    let boot = r.boot(&file.boot, &ports, mtu.unwrap_or(0).min(MTU_MAX));
     r.interfaces(&file.interfaces, &ports);
     r.routes(&file.routes);
     r.pools(&file.pools);
@@ -178,7 +180,8 @@ impl Resolver {
         ports
     }
 
-    fn boot(&mut self, boot: &file::Boot, ports: &[Port]) -> Boot {
+    /// `mtu` is the largest of the interfaces'.
+    fn boot(&mut self, boot: &file::Boot, ports: &[Port], mtu: u16) -> Boot {
         let workers: Vec<u16> = boot.cpu.workers.iter().map(|core| core.0).collect();
         for (i, core) in workers.iter().enumerate() {
             if workers[..i].contains(core) {
@@ -223,7 +226,8 @@ impl Resolver {
             );
         }
         let size = boot.memory.size.map_or(256 << 20, |Text(Size(size))| size);
-        let size_min = u64::from(packets) * BUFFER_BYTES * workers.len().max(1) as u64;
+        let buffer = u64::from(MempoolConfig::frame_size_for(mtu)) + BUFFER_OVERHEAD;
+        let size_min = u64::from(packets) * buffer * workers.len().max(1) as u64;
         if size < size_min {
             self.problem(
                 "boot.memory.size",

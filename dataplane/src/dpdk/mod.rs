@@ -48,6 +48,7 @@ mod error;
 mod log;
 mod mbuf;
 mod mempool;
+mod mtu;
 mod port;
 mod queue;
 mod thread;
