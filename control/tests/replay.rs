@@ -147,7 +147,7 @@ write('up.pcap', (1700000000.25, wan()/UDP(sport=9, dport=40053)/b'answer'),
   inside               1            1
   guests               0            0
   uplink               2            1
-originated        0  ICMP errors of the gateway
+originated        0  ICMP errors and TCP resets of the gateway
 punted            0  packets for the gateway itself; 0 answers
 dropped           1
                    1  filtered: A mapping exists, but its filtering does not admit this sender.

@@ -147,7 +147,7 @@ impl<P: Packet> Engine<P> {
                 }
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
-                    State::Init => SessionClass::TcpOpening,
+                    State::Init | State::Adopted | State::AdoptedFin => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
                     State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => {
                         SessionClass::TcpClosing
@@ -181,6 +181,10 @@ impl<P: Packet> Engine<P> {
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
         let session = shard.session(id)?;
         if session.deadline > now {
+            if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+                return None;
+            }
+            let session = shard.session(id)?;
             let side = match flow.direction {
                 Direction::Outbound => session.inside_zone,
                 Direction::Inbound => session.outside_zone,
