@@ -263,10 +263,8 @@ fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
 
 fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
-    let default = MempoolConfig::default();
-    // The Ethernet header and two tags on top of the MTU.
-    let frame_size = default.frame_size.max(mtu.saturating_add(22));
-    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    let frame_size = MempoolConfig::frame_size_for(mtu);
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
@@ -279,19 +277,24 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
-        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
-        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
+        let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
+        let own = interfaces().map(|interface| interface.mac).filter(|&mac| mac != MacAddr::default());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
-            mtu,
+            mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
+            two_tags,
+            more_macs: own.collect(),
             ..PortConfig::new(device)
         };
         let (opened, queues) =
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
+        let (mtu, promiscuous) = (about.mtu, about.promiscuous);
+        info!(port = port.name, device = about.device, driver, %mac, promiscuous, mtu, link, "port open");
         for (worker, queue) in by_worker.iter_mut().zip(queues) {
             worker.push(queue);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dataplane::counters::{Counter, Counters};
 use dataplane::message::ToWorker;
-use dataplane::plan::{Plan, PlanError, Spec};
+use dataplane::plan::{InterfaceSpec, MacAddr, Plan, PlanError, Spec};
 use dataplane::time::Time;
 use tracing::{error, info, warn};
 
@@ -22,6 +22,8 @@ use crate::config::Config;
 pub(super) struct Reload {
     /// The configuration in force.
     pub(super) config: Config,
+    /// The interfaces that the ports were opened for.
+    at_start: Vec<InterfaceSpec>,
     /// The reload whose sweep goes on.
     sweeping: Option<Sweeping>,
 }
@@ -40,7 +42,7 @@ struct Sweeping {
 impl Reload {
     /// The configuration that the gateway started with.
     pub(super) fn new(config: &Config) -> Self {
-        Reload { config: config.clone(), sweeping: None }
+        Reload { config: config.clone(), at_start: config.outline().interfaces.clone(), sweeping: None }
     }
 
     /// Whether sessions are still being checked against a new plan.
@@ -103,9 +105,34 @@ impl Gateway {
         report.generation += 1;
         let links_down = self.plan.spec.links_down.clone();
         let spec = spec(&config, &self.ports, self.plan.spec.secret, report.generation);
+        self.fits_ports(&spec)?;
         let plan = Plan::succeed(&self.plan, &self.leases, Spec { links_down, ..spec }).map_err(refusal)?;
         check_mtus(&plan, &self.ports).map_err(|error| error.to_string())?;
         Ok((report, Some((config, plan))))
+    }
+
+    /// Whether the ports, as they were opened, do for these interfaces: tags and Ethernet addresses are theirs to let in.
+    fn fits_ports(&self, spec: &Spec) -> Result<(), String> {
+        for interface in &spec.interfaces {
+            let Some((name, port)) = self.ports.get(usize::from(interface.port.0)) else { continue };
+            let opened = self.reload.at_start.iter().filter(|it| it.port == interface.port);
+            let (two_tags, macs): (Vec<bool>, Vec<MacAddr>) =
+                opened.map(|it| (it.outer_vlan.is_some(), it.mac)).unzip();
+            if interface.outer_vlan.is_some() && !two_tags.contains(&true) {
+                return Err(format!(
+                    "interfaces.{}.outer-vlan: port {name} was opened for frames with one tag; restart the gateway",
+                    interface.name
+                ));
+            }
+            let known = interface.mac == port.mac() || macs.contains(&interface.mac) || port.info().promiscuous;
+            if !known && port.mac() != MacAddr::default() {
+                return Err(format!(
+                    "interfaces.{}.mac: port {name} was opened without {}; restart the gateway",
+                    interface.name, interface.mac
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, now: Time, out: &mut Vec<ToWorker>) -> Result<ReloadReport, String> {
