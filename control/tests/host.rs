@@ -14,6 +14,7 @@ use dataplane::plan::{
     Filtering, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortForward,
     PortId, PortSpec, Spec, StaticNat, ZoneId,
 };
+use dataplane::pool::Leases;
 use dataplane::time::Time;
 use etherparse::{Icmpv6Type, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
@@ -1027,6 +1028,77 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u16..3, near).prop_map(|(interface, address)| Step::Used(interface, address)),
         2 => (0u64..20_000).prop_map(Step::Wait),
     ]
+}
+
+/// The host under another configuration (a reload).
+fn reload(lab: &mut Lab, before: Spec, after: Spec) -> Vec<Seen> {
+    let old = Plan::compile(before).unwrap();
+    let plan = Arc::new(Plan::succeed(&old, &Leases::new(&old), after).unwrap());
+    lab.call(|host, now, out| host.succeed(plan, now, out))
+}
+
+#[test]
+fn a_reload_of_the_same_says_and_forgets_nothing() {
+    let mut lab = Lab::settled(spec());
+    lab.resolve(UPLINK, ROUTER4);
+    lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    let permanent = Seen::Reachable(INSIDE, [192, 168, 1, 77].into(), [2, 0, 0, 0, 0, 0x77]);
+    let said = reload(&mut lab, spec(), spec());
+    assert!(said.iter().all(|it| *it == permanent), "{said:?}");
+    assert_eq!(lab.state(UPLINK, ROUTER4), Some(NudState::Reachable));
+    // It answers as before.
+    let asked = lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4));
+    assert_eq!(asked, [frame(UPLINK, ARP_REPLY)]);
+}
+
+#[test]
+fn a_reload_brings_new_addresses_up_and_only_these() {
+    let mut lab = Lab::settled(spec());
+    let mut after = spec();
+    after.interfaces[1].addresses.extend([prefix("198.51.100.3/24"), prefix("2001:db8:f::3/64")]);
+    let said = reload(&mut lab, spec(), after);
+    // The IPv4 address is announced, the IPv6 one tested first (RFC 4862 §5.4); nothing else is said.
+    let frames = said.iter().filter_map(|it| if let Seen::Frame(_, hex) = it { Some(hex) } else { None });
+    let frames: Vec<_> = frames.collect();
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert_eq!(*frames[0], GRATUITOUS.replace("c6336402", "c6336403"));
+    assert!(frames[1].starts_with("3333ff000003") && frames[1].contains("ff0200000000000000000001ff000003"));
+    let asked = lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, [198, 51, 100, 3]));
+    assert!(asked.contains(&frame(UPLINK, &ARP_REPLY.replace("c6336402", "c6336403"))), "{asked:?}");
+    lab.run(SETTLING);
+    let asked = lab.receive(UPLINK, &Icmp6::solicitation("2001:db8:f::1", "2001:db8:f::3", Some(ROUTER)).bytes());
+    assert!(matches!(&asked[0], Seen::Frame(_, hex) if hex.starts_with(&ADVERTISEMENT[..28])), "{asked:?}");
+}
+
+#[test]
+fn a_reload_takes_addresses_and_neighbours_away() {
+    let mut lab = Lab::settled(spec());
+    lab.resolve(UPLINK, ROUTER4);
+    lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    let mut after = spec();
+    after.interfaces[0].neighbours.clear();
+    after.interfaces[1].addresses[0] = prefix("198.51.100.9/24");
+    after.interfaces[1].vlan = Some(7);
+    let said = reload(&mut lab, spec(), after);
+    // Its link is another one now, so who was there is not known any more.
+    assert!(said.contains(&Seen::Failed(UPLINK, IpAddr::from(ROUTER4))));
+    assert!(said.contains(&Seen::Failed(INSIDE, [192, 168, 1, 77].into())));
+    assert_eq!(lab.host.neighbours().count(), 0);
+    assert_eq!(lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4)), []);
+}
+
+#[test]
+fn an_interface_that_is_gone_says_nothing() {
+    let mut lab = Lab::settled(spec());
+    let mut after = spec();
+    let uplink = after.interfaces.remove(1);
+    after.interfaces[0] = InterfaceSpec { port: PortId(1), ..uplink };
+    after.forwards.clear();
+    after.static_nat.clear();
+    let said = reload(&mut lab, spec(), after);
+    assert_eq!(said, [Seen::Failed(INSIDE, [192, 168, 1, 77].into())]);
+    assert_eq!(lab.receive(INSIDE, &arp_request(CLIENT, CLIENT4, INSIDE4)), []);
+    assert_eq!(lab.run(Duration::from_secs(10)), []);
 }
 
 proptest! {

@@ -117,6 +117,9 @@ drop_reasons! {
     SessionTableFull, "nat44", "session-table-full";
     /// The mapping table is full; existing mappings are not evicted.
     MappingTableFull, "nat44", "mapping-table-full";
+    /// A reload has left the mapping of this inside endpoint without its address or port; it is being ended, and the next
+    /// packets get a new one.
+    MappingEnds, "nat44", "mapping-ends";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port";
     /// A TCP segment that belongs to no session, and does not open one: it is not a SYN alone.

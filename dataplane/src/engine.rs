@@ -31,6 +31,7 @@ use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
+use crate::session::recheck::Sweep;
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::{SHARDS, ShardId};
@@ -188,6 +189,10 @@ pub struct Engine<P> {
     expiring: usize,
     /// The shards in which time has brought more about than was taken care of: a bit each.
     overdue: u64,
+    /// The check of all sessions against a new plan, while it goes on.
+    sweep: Option<Sweep>,
+    /// It has come to its end, and nobody has been told.
+    swept: bool,
     traces: Option<Vec<Trace>>,
     story: Story,
 }
@@ -220,6 +225,8 @@ impl<P: Packet> Engine<P> {
             resets: Bucket { full_at: now },
             expiring: 0,
             overdue: 0,
+            sweep: None,
+            swept: false,
             traces: None,
             story: Story::default(),
             plan,
@@ -366,6 +373,9 @@ impl<P: Packet> Engine<P> {
     /// Works by another plan from now on. Returns the one before, for the control thread to free.
     fn succeed(&mut self, plan: Arc<Plan>, leases: Arc<Leases>) -> ToWorker {
         let plan = std::mem::replace(&mut self.plan, plan);
+        if plan.spec.generation != self.plan.spec.generation {
+            self.sweep = Some(Sweep::default());
+        }
         let leases = std::mem::replace(&mut self.leases, leases);
         ToWorker::Plan { plan, leases }
     }
@@ -395,12 +405,30 @@ impl<P: Packet> Engine<P> {
             let more = u64::from(shard.expire(&mut context));
             self.overdue = self.overdue & !(1 << at) | more << at;
         }
-        self.overdue != 0
+        self.sweep_on(now);
+        self.overdue != 0 || self.sweep.is_some()
+    }
+
+    /// Takes the sweep after a reload one step further, if there is one.
+    fn sweep_on(&mut self, now: Time) {
+        let Some(mut sweep) = self.sweep else { return };
+        let shard = u8::try_from(sweep.shard).ok().filter(|&id| usize::from(id) < SHARDS);
+        self.sweep = shard.map(|id| {
+            let (shard, mut context) = self.shard_at(ShardId(id), now);
+            shard.sweep(&mut context, &mut sweep);
+            sweep
+        });
+        self.swept = self.sweep.is_none();
+    }
+
+    /// The generation of the plan that by now every session has been checked against, once.
+    pub fn take_swept(&mut self) -> Option<u32> {
+        std::mem::take(&mut self.swept).then_some(self.plan.spec.generation)
     }
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
-        while (0..SHARDS).fold(false, |_, _| self.tick(now)) {}
+        while (0..SHARDS).fold(false, |_, _| self.tick(now)) || self.sweep.is_some() {}
     }
 
     /// The walk of one packet, from its reading to its disposal. `resumed`: it has waited for a neighbour.

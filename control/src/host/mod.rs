@@ -32,6 +32,7 @@ mod link;
 mod ndp;
 mod neighbour;
 mod random;
+mod succeed;
 mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::plan::{InterfaceId, MacAddr, Plan};
+use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId};
 use dataplane::time::Time;
 use smoltcp::wire::{ArpOperation, EthernetFrame, EthernetProtocol};
 
@@ -384,10 +385,12 @@ impl Host {
     /// Whether ARP for an external address is answered on this link.
     fn proxies(&self, link: &Link, address: Ipv4Addr) -> bool {
         let spec = &self.plan.spec;
+        let proxied = |pool: PoolId| spec.pools.get(usize::from(pool.0)).is_some_and(|pool| pool.proxy_arp);
+        // Drained addresses too, of which no pool speaks any more.
+        let external = self.plan.external(address.to_bits()).map(|(_, external)| external);
+        let forwarded = || spec.forwards.iter().any(|rule| rule.external == address);
         link.reaches(address.into())
-            && (spec.pools.iter().any(|pool| pool.proxy_arp && pool.addresses.iter().any(|r| r.contains(&address)))
-                || spec.static_nat.iter().any(|rule| rule.external == address)
-                || spec.forwards.iter().any(|rule| rule.external == address))
+            && external.is_some_and(|external| external.pool.is_none_or(proxied) || forwarded())
     }
 
     /// The external addresses that are answered for, and where; the first [`ANNOUNCED_MAX`] of them.

@@ -207,6 +207,14 @@ impl Table {
         })
     }
 
+    /// Removes a neighbour, here and in the workers' tables.
+    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+        if self.contains(key) {
+            self.remove(key);
+            effects.push(publish(key, NeighbourState::Failed));
+        }
+    }
+
     /// When [`Table::poll`] has something to do.
     pub fn next_deadline(&self) -> Option<Time> {
         self.timers.first().map(|&(deadline, _)| deadline)

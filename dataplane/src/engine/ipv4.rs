@@ -182,6 +182,10 @@ impl<P: Packet> Engine<P> {
         let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
         let session = shard.session(id)?;
         if session.deadline > now {
+            if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+                return None;
+            }
+            let session = shard.session(id)?;
             let side = match flow.direction {
                 Direction::Outbound => session.inside_zone,
                 Direction::Inbound => session.outside_zone,

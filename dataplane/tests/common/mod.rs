@@ -270,6 +270,35 @@ impl Lab {
         assert_eq!(self.counters.drops(reason), before + 1, "dropped as {}: {:?}", reason.name(), self.drops());
     }
 
+    /// Goes over to another configuration, and lets every session be checked against it.
+    #[track_caller]
+    pub fn reload(&mut self, spec: Spec) {
+        self.begin_reload(spec);
+        let mut seen = self.run();
+        while seen.swept.is_none() {
+            seen = self.run();
+        }
+        assert_eq!(seen.swept, Some(self.worker.engine().plan().spec.generation));
+        self.end_reload();
+    }
+
+    /// The first half of a reload: the new plan is in force, no session has been checked.
+    #[track_caller]
+    pub fn begin_reload(&mut self, spec: Spec) {
+        let old = Arc::clone(self.worker.engine().plan());
+        let spec = Spec { generation: old.spec.generation + 1, ..spec };
+        let plan = Arc::new(Plan::succeed(&old, &self.leases, spec).expect("a plan"));
+        self.leases = Arc::new(self.leases.succeed(&old, &plan));
+        self.to_worker.send(ToWorker::Plan { plan, leases: Arc::clone(&self.leases) }).unwrap();
+    }
+
+    /// The second half: every session has been checked.
+    pub fn end_reload(&mut self) {
+        let plan = Arc::clone(self.worker.engine().plan());
+        self.leases.open(&plan);
+        self.check();
+    }
+
     /// Polls until nothing moves any more.
     pub fn run(&mut self) -> Seen {
         let mut seen = Seen::default();
