@@ -598,11 +598,17 @@ fn endpoints(read: &Read) -> Option<Endpoints> {
     }
 }
 
-/// Takes the VLAN tag off a frame for the host.
+/// Whether the frame of a packet is for more than one station.
+#[inline(always)]
+fn is_for_many<P: Packet>(packet: &P) -> bool {
+    packet.data().first().is_some_and(|byte| byte & 1 != 0)
+}
+
+/// Takes the VLAN tags off a frame for the host.
 fn untag<P: Packet>(packet: &mut P) {
-    let tagged = parse::link(packet.data()).is_ok_and(|link| link.len > parse::ETHERNET);
-    if tagged {
-        packet.data_mut().copy_within(..12, parse::TAG);
-        let _ = packet.trim_front(parse::TAG);
+    let tags = parse::link(packet.data()).map_or(0, |link| link.len - parse::ETHERNET);
+    if tags > 0 {
+        packet.data_mut().copy_within(..12, tags);
+        let _ = packet.trim_front(tags);
     }
 }

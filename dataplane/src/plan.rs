@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::packet::parse::ethertype;
 use crate::policy::Policy;
 use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
@@ -177,6 +178,14 @@ pub struct InterfaceSpec {
     pub neighbours: Vec<(IpAddr, MacAddr)>,
     /// Clamp of the TCP maximum segment size in SYNs that enter or leave here.
     pub mss_clamp: MssClamp,
+}
+
+impl InterfaceSpec {
+    /// The VLAN tags of its frames, outermost first: type and identifier.
+    pub fn tags(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let outer = self.outer_vlan.map(|vlan| (ethertype::SERVICE, vlan));
+        outer.into_iter().chain(self.vlan.map(|vlan| (ethertype::VLAN, vlan)))
+    }
 }
 
 /// TCP MSS clamping (only ever lowering).
@@ -503,6 +512,46 @@ impl Target {
     }
 }
 
+/// A port's interfaces by VLAN identifier (0: no such tag).
+type ByVlan = Box<[Option<InterfaceId>]>;
+
+/// A port's interfaces by their tags.
+#[derive(Debug)]
+struct Vlans {
+    /// Those without a service tag.
+    single: ByVlan,
+    /// Those with one, by its identifier; of an identifier that no interface has, or on a port without any, empty.
+    double: Box<[ByVlan]>,
+}
+
+impl Vlans {
+    const IDENTIFIERS: usize = 4096;
+
+    fn new() -> Self {
+        Vlans { single: Self::level(), double: Box::default() }
+    }
+
+    fn level() -> ByVlan {
+        vec![None; Self::IDENTIFIERS].into()
+    }
+
+    fn slot(&mut self, outer: u16, vlan: u16) -> Option<&mut Option<InterfaceId>> {
+        let level = if outer == 0 {
+            &mut self.single
+        } else {
+            if self.double.is_empty() {
+                self.double = vec![ByVlan::default(); Self::IDENTIFIERS].into();
+            }
+            let level = self.double.get_mut(usize::from(outer))?;
+            if level.is_empty() {
+                *level = Self::level();
+            }
+            level
+        };
+        level.get_mut(usize::from(vlan))
+    }
+}
+
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
@@ -512,8 +561,8 @@ pub struct Plan {
     pub externals: Vec<External>,
     /// The external addresses of each pool, by index in `externals`.
     pub pools: Vec<Vec<u32>>,
-    /// For each port, the interface of each VLAN (0: untagged).
-    vlans: Vec<Box<[Option<InterfaceId>]>>,
+    /// For each port, its interfaces by their tags.
+    vlans: Vec<Vlans>,
     targets: Vec<Target>,
     /// The place of each target; only while the plan is being made.
     target_places: HashMap<Target, u32>,
@@ -562,7 +611,7 @@ impl Plan {
         let mut plan = Plan {
             externals: Vec::new(),
             pools: vec![Vec::new(); spec.pools.len()],
-            vlans: spec.ports.iter().map(|_| vec![None; 4096].into()).collect(),
+            vlans: spec.ports.iter().map(|_| Vlans::new()).collect(),
             targets: Vec::new(),
             target_places: HashMap::new(),
             fib4: Trie::new(),
@@ -583,7 +632,8 @@ impl Plan {
         for (interface, id) in spec.interfaces.iter().zip(0..).filter(|(interface, _)| !interface.is_vacant()) {
             let id = InterfaceId(id);
             let slot = self.vlans.get_mut(usize::from(interface.port.0));
-            let slot = slot.and_then(|vlans| vlans.get_mut(usize::from(interface.vlan.unwrap_or(0))));
+            let (outer, vlan) = (interface.outer_vlan.unwrap_or(0), interface.vlan.unwrap_or(0));
+            let slot = slot.and_then(|vlans| vlans.slot(outer, vlan));
             let slot = slot.ok_or_else(|| PlanError::Dangling(format!("interface {}", interface.name)))?;
             if let Some(other) = slot.replace(id) {
                 let other = spec.interfaces[usize::from(other.0)].name.clone();
@@ -724,11 +774,13 @@ impl Plan {
         }
     }
 
-    /// The interface for a VLAN (0: untagged) on a port.
+    /// The interface on a port for a VLAN within the VLAN of a service tag (0: no such tag).
     #[inline]
     #[must_use]
-    pub fn ingress(&self, port: PortId, vlan: u16) -> Option<InterfaceId> {
-        *self.vlans.get(usize::from(port.0))?.get(usize::from(vlan))?
+    pub fn ingress(&self, port: PortId, outer_vlan: u16, vlan: u16) -> Option<InterfaceId> {
+        let vlans = self.vlans.get(usize::from(port.0))?;
+        let level = if outer_vlan == 0 { &vlans.single } else { vlans.double.get(usize::from(outer_vlan))? };
+        *level.get(usize::from(vlan))?
     }
 
     /// The interface with this index. Every [`InterfaceId`] that the plan itself gives out is valid.

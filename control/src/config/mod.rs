@@ -34,6 +34,8 @@ pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
     /// What is read once, at start.
     pub boot: Boot,
     /// The ports' devices, in the order of [`Spec::ports`].
@@ -170,7 +172,8 @@ impl Config {
         let file: file::File =
             serde_path_to_error::deserialize(document).map_err(|error| failed(vec![syntax_problem(text, &error)]))?;
         let values = serde_yaml::from_str(text).unwrap_or_default();
-        resolve::resolve(file, values).map_err(failed)
+        let config = resolve::resolve(file, values).map_err(failed)?;
+        Ok(Config { files: vec![path.to_owned()], ..config })
     }
 
     /// The data plane's configuration.

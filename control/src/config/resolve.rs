@@ -76,7 +76,8 @@ pub(super) fn resolve(file: File, values: serde_yaml::Value) -> Result<Config, V
         resolver.problem("", format_args!("the data plane cannot use this: {error}; remove or shrink what it names"));
     }
     if resolver.problems.is_empty() {
-        Ok(Config { boot, ports, metrics: Metrics { listen }, control, spec: resolver.spec, values })
+        let metrics = Metrics { listen };
+        Ok(Config { files: Vec::new(), boot, ports, metrics, control, spec: resolver.spec, values })
     } else {
         Err(resolver.problems)
     }

@@ -329,6 +329,11 @@ impl Host {
         self.neighbours.iter()
     }
 
+    /// The neighbours after this one, in the same order; all, if there is none.
+    pub fn neighbours_after(&self, after: Option<(InterfaceId, IpAddr)>) -> impl Iterator<Item = Neighbour> + '_ {
+        self.neighbours.iter_after(after)
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> HostCounters {

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate};
@@ -198,7 +199,13 @@ impl Table {
 
     /// Everyone, by interface and address.
     pub fn iter(&self) -> impl Iterator<Item = Neighbour> + '_ {
-        self.entries.iter().map(|(&(interface, address), entry)| Neighbour {
+        self.iter_after(None)
+    }
+
+    /// Those after this one, in the same order; everyone, if there is none.
+    pub fn iter_after(&self, after: Option<Key>) -> impl Iterator<Item = Neighbour> + '_ {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((start, Bound::Unbounded)).map(|(&(interface, address), entry)| Neighbour {
             interface,
             address,
             mac: entry.mac,

@@ -1,6 +1,5 @@
 //! The metrics themselves: name, meaning, labels, and where each value is read.
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
@@ -138,7 +137,7 @@ fn process(page: &mut Page, state: &State) {
 }
 
 fn ports(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = state.sample();
     let names = || state.plan.spec.ports.iter().map(|port| port.name.clone());
     let samples: Vec<(String, PortSample)> =
         names().enumerate().map(|(i, name)| (name, sample.ports.get(i).cloned().unwrap_or_default())).collect();
@@ -195,7 +194,7 @@ fn interfaces(page: &mut Page, state: &State) {
 }
 
 fn host(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = state.sample();
     let received = number(sample.host.received);
     page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
     let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));
@@ -278,6 +277,8 @@ fn sessions(page: &mut Page, state: &State) {
     let ended = [
         (["timeout".to_owned()], state.sum(|c| &c.session_timeouts)),
         (["replaced".to_owned()], state.sum(|c| &c.session_replacements)),
+        (["flush".to_owned()], state.sum(|c| &c.session_flushes)),
+        (["reload".to_owned()], state.sum(|c| &c.session_reload_ends)),
     ];
     page.counter("session_deletions_total", "Sessions ended, by cause.", ["cause"], ended);
     let mappings = PROTOCOLS.into_iter().enumerate();
