@@ -14,6 +14,7 @@ mod decode;
 mod difference;
 mod error;
 mod file;
+mod flows;
 mod load;
 mod node;
 mod resolve;
@@ -38,6 +39,8 @@ pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
     /// What is read once, at start.
     pub boot: Boot,
     /// The ports' devices, in the order of [`Spec::ports`].

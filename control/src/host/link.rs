@@ -87,6 +87,18 @@ impl Link {
         }
     }
 
+    /// Takes over what the same link has reached under the configuration before; addresses that are new begin at `now`.
+    pub fn continue_from(&mut self, before: Option<&Link>, now: Time) {
+        for own in &mut self.own {
+            let known = before.and_then(|link| link.own.iter().find(|it| it.prefix.address == own.prefix.address));
+            match known {
+                Some(known) => (own.standing, own.deadline) = (known.standing, known.deadline),
+                None => own.deadline = now,
+            }
+        }
+        self.defended = before.map(|link| link.defended.clone()).unwrap_or_default();
+    }
+
     /// Brings the addresses up: IPv4 at once, IPv6 after its test.
     pub fn start(&mut self, now: Time) -> Vec<Task> {
         for own in &mut self.own {

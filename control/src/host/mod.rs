@@ -32,6 +32,7 @@ mod link;
 mod ndp;
 mod neighbour;
 mod random;
+mod succeed;
 mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::plan::{InterfaceId, MacAddr, Plan};
+use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId};
 use dataplane::time::Time;
 use smoltcp::wire::{ArpOperation, EthernetFrame, EthernetProtocol};
 
@@ -275,6 +276,12 @@ impl Host {
         }
     }
 
+    /// The configuration in use.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// A worker holds packets for this neighbour ([`dataplane::message::FromWorker::Resolve`]).
     pub fn resolve(&mut self, interface: InterfaceId, address: IpAddr, now: Time, out: &mut Vec<ToWorker>) {
         let mut effects = Vec::new();
@@ -320,6 +327,11 @@ impl Host {
     /// The neighbour table, by interface and address.
     pub fn neighbours(&self) -> impl Iterator<Item = Neighbour> + '_ {
         self.neighbours.iter()
+    }
+
+    /// The neighbours after this one, in the same order; all, if there is none.
+    pub fn neighbours_after(&self, after: Option<(InterfaceId, IpAddr)>) -> impl Iterator<Item = Neighbour> + '_ {
+        self.neighbours.iter_after(after)
     }
 
     /// What was counted so far.
@@ -378,10 +390,12 @@ impl Host {
     /// Whether ARP for an external address is answered on this link.
     fn proxies(&self, link: &Link, address: Ipv4Addr) -> bool {
         let spec = &self.plan.spec;
+        let proxied = |pool: PoolId| spec.pools.get(usize::from(pool.0)).is_some_and(|pool| pool.proxy_arp);
+        // Drained addresses too, of which no pool speaks any more.
+        let external = self.plan.external(address.to_bits()).map(|(_, external)| external);
+        let forwarded = || spec.forwards.iter().any(|rule| rule.external == address);
         link.reaches(address.into())
-            && (spec.pools.iter().any(|pool| pool.proxy_arp && pool.addresses.iter().any(|r| r.contains(&address)))
-                || spec.static_nat.iter().any(|rule| rule.external == address)
-                || spec.forwards.iter().any(|rule| rule.external == address))
+            && external.is_some_and(|external| external.pool.is_none_or(proxied) || forwarded())
     }
 
     /// The external addresses that are answered for, and where; the first [`ANNOUNCED_MAX`] of them.

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate};
@@ -198,13 +199,27 @@ impl Table {
 
     /// Everyone, by interface and address.
     pub fn iter(&self) -> impl Iterator<Item = Neighbour> + '_ {
-        self.entries.iter().map(|(&(interface, address), entry)| Neighbour {
+        self.iter_after(None)
+    }
+
+    /// Those after this one, in the same order; everyone, if there is none.
+    pub fn iter_after(&self, after: Option<Key>) -> impl Iterator<Item = Neighbour> + '_ {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((start, Bound::Unbounded)).map(|(&(interface, address), entry)| Neighbour {
             interface,
             address,
             mac: entry.mac,
             state: entry.state,
             since: entry.since,
         })
+    }
+
+    /// Removes a neighbour, here and in the workers' tables.
+    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+        if self.contains(key) {
+            self.remove(key);
+            effects.push(publish(key, NeighbourState::Failed));
+        }
     }
 
     /// When [`Table::poll`] has something to do.

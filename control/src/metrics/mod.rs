@@ -93,6 +93,12 @@ struct State {
     ready: AtomicBool,     // control thread: write, scrapes: read
 }
 
+impl State {
+    fn sample(&self) -> Sample {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Metrics {
     /// Metrics of a process that started now, with these port blocks and workers.
     #[must_use]
@@ -119,6 +125,12 @@ impl Metrics {
     /// Replaces what is known of the devices.
     pub fn publish(&self, sample: Sample) {
         *self.state.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+    }
+
+    /// What was last known of the devices.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        self.state.sample()
     }
 
     /// Every metric, in Prometheus' text format.

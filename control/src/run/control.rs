@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, select};
+use dataplane::counters::Counters;
 use dataplane::dpdk::{Mbuf, Port};
 use dataplane::message::{FromWorker, ToWorker};
 use dataplane::packet::Packet;
@@ -44,6 +45,14 @@ impl Gateway {
                     info!(reason = reason.unwrap_or("asked to"), "stopping");
                     break;
                 }
+                recv(self.requests) -> request => {
+                    match request {
+                        Ok(request) => self.request(request),
+                        // Its server is gone, or there is none.
+                        Err(_) => self.requests = never(),
+                    }
+                    None
+                }
                 default(wait) => None,
             };
             let now = self.clock.now();
@@ -80,7 +89,8 @@ impl Gateway {
             FromWorker::Resolve { interface, address } => self.host.resolve(interface, address, now, out),
             FromWorker::NeighbourUsed { interface, address } => self.host.neighbour_used(interface, address, now, out),
             FromWorker::Spent(message) => drop(message),
-            FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
+            FromWorker::Walked(walk) => self.walked(walk),
+            FromWorker::Swept { .. } => {}
         }
     }
 
@@ -114,6 +124,11 @@ impl Gateway {
                 _ => warn!(port = name, "link is down"),
             }
         }
+        let counters: Vec<&Counters> = self.workers.iter().map(|worker| &*worker.counters).collect();
+        let interfaces = self.host.plan().spec.interfaces.iter().map(|interface| interface.name.as_str());
+        for warning in self.checksums.look(interfaces, &counters) {
+            warn!("{warning}");
+        }
         let mempools = self.workers.iter().map(|worker| {
             let size = u64::from(worker.pool.size());
             MempoolSample { free: size.saturating_sub(u64::from(worker.pool.in_use())), size }
@@ -129,6 +144,7 @@ impl Gateway {
     fn stop(mut self) {
         self.metrics.set_ready(false);
         drop(self.server.take());
+        drop(self.control.take());
         // Nobody listens any more: a worker that waits for room in its outbox goes on to its last message.
         self.from_workers = never();
         self.workers.iter_mut().for_each(|worker| worker.stop());

@@ -8,11 +8,14 @@
 //! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
+mod checksums;
 mod control;
+mod requests;
 mod worker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,9 +30,12 @@ use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
 
+use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use checksums::ChecksumWatch;
+use requests::Walks;
 use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
@@ -79,6 +85,9 @@ pub enum RunError {
     /// Metrics can't be served.
     #[error(transparent)]
     Metrics(#[from] ServeError),
+    /// The control socket can't be had.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// The system refused a thread or randomness.
     #[error("{what}: {error}")]
     System {
@@ -132,13 +141,23 @@ impl Clock {
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
+    /// The configuration's files.
+    files: Vec<PathBuf>,
+    plan: Arc<Plan>,
+    leases: Arc<Leases>,
     host: Host,
     ports: Vec<(String, Port)>,
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    checksums: ChecksumWatch,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
+    /// Answers on the control socket until it is dropped.
+    control: Option<api::Server>,
+    /// What the control socket's clients ask for.
+    requests: Receiver<Request>,
+    walks: Walks,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -160,6 +179,8 @@ impl Gateway {
         let cores = cpu.worker_cores(&usable);
         let named: Vec<usize> = cores.iter().chain(&cpu.control).map(|&core| usize::from(core)).collect();
         check_cores(&named)?;
+        // Before anything that another gateway on this machine would notice.
+        let socket = api::Socket::claim(&config.control)?;
 
         let eal = start_dpdk(config, verbose)?;
         let pools = cores.iter().map(|_| packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
@@ -177,13 +198,34 @@ impl Gateway {
             workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
         }
         let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
-        let metrics = Metrics::new(Arc::clone(&plan), leases, counters);
+        let metrics = Metrics::new(Arc::clone(&plan), Arc::clone(&leases), counters);
         let server = config.metrics.listen.map(|address| Server::start(address, metrics.clone())).transpose()?;
-        if let Some(address) = server.as_ref().and_then(Server::address) {
+        if let Some(address) = server.as_ref().map(Server::address) {
             info!(url = format!("http://{address}/metrics"), "metrics");
         }
         let host = Host::new(Arc::clone(&plan), random()?, clock.now());
-        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, server })
+        let (asking, requests) = bounded(api::REQUESTS);
+        let control = socket.map(|socket| api::Server::start(socket, asking)).transpose()?;
+        if let Some(path) = &config.control.socket {
+            info!(path = %path.display(), "control socket");
+        }
+        let (files, walks) = (config.files.clone(), Walks::default());
+        Ok(Gateway {
+            clock,
+            files,
+            plan,
+            leases,
+            host,
+            ports,
+            workers,
+            from_workers,
+            metrics,
+            checksums: ChecksumWatch::default(),
+            server,
+            control,
+            requests,
+            walks,
+        })
     }
 }
 

@@ -8,9 +8,11 @@ mod replay;
 mod run;
 mod schema;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
@@ -33,6 +35,12 @@ enum Command {
     Replay(replay::Args),
     Run(run::Args),
     Schema(schema::Args),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,6 +49,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Schema(args) => schema::run(args),
+        Command::Man { directory } => man(&directory),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {
@@ -52,4 +61,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     })
+}
+
+fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Cli::command(), directory).with_context(|| directory.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ use super::node::{Mark, Node};
 use super::text::{Group, Listen, Name, SocketPath};
 use super::{Config, Control, Metrics};
 
-/// Gives the file its meaning. None: something is wrong with it, which has been noted.
+/// Gives the file its meaning, all but the names of the files. None: something is wrong with it, which has been noted.
 pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
     let mut resolver =
@@ -51,7 +51,8 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     let Text(SocketPath(socket)) = file.control.socket.clone();
     let control = Control { socket, group: file.control.group.clone().map(|Text(Group(name))| name) };
     let spec = resolver.spec;
-    let config = Config { boot, ports, metrics: Metrics { listen }, control, spec, values: file.encode() };
+    let config =
+        Config { files: Vec::new(), boot, ports, metrics: Metrics { listen }, control, spec, values: file.encode() };
     problems.is_empty().then_some(config)
 }
 
