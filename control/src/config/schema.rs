@@ -89,7 +89,7 @@ mod tests {
                     time(text) == time(default)
                 }
                 Value::String(text) => default == &format!("`{text}`"),
-                other => default.trim_matches('`') == other.to_string(),
+                other => *default.trim_matches('`') == *other.to_string(),
             };
             assert!(same, "the default of {key} is {}, not {default}", schema["default"]);
             for word in schema["enum"].as_array().into_iter().flatten().filter(|_| !key.contains("filtering")) {
