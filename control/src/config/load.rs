@@ -38,7 +38,19 @@ impl Config {
                 Err(error) => unreadable.push(cannot(path, &error)),
             }
         }
-        if unreadable.is_empty() { Self::merge(&sources) } else { Err(ConfigError { problems: unreadable }) }
+        if !unreadable.is_empty() {
+            return Err(ConfigError { problems: unreadable });
+        }
+        let files = paths.iter().map(|path| path.as_ref().to_owned()).collect();
+        Self::merge(&sources).map(|config| Config { files, ..config })
+    }
+
+    /// Reads the same files and directories again, as they are now.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn reread(&self) -> Result<Config, ConfigError> {
+        Self::load(&self.files)
     }
 
     /// Reads the text of a file, which is called `path` in errors.
@@ -46,7 +58,8 @@ impl Config {
     /// # Errors
     /// When it says something impossible.
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        Self::merge(&[(path.to_owned(), text.to_owned())])
+        let config = Self::merge(&[(path.to_owned(), text.to_owned())])?;
+        Ok(Config { files: vec![path.to_owned()], ..config })
     }
 
     fn merge(sources: &[(PathBuf, String)]) -> Result<Config, ConfigError> {

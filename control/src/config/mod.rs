@@ -39,7 +39,7 @@ pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The files that it was read from.
+    /// The files and directories that it was read from, as they were named.
     pub files: Vec<PathBuf>,
     /// What is read once, at start.
     pub boot: Boot,

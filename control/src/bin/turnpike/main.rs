@@ -17,7 +17,7 @@ use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "turnpike", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,8 +48,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
-        Command::Schema(args) => schema::run(args),
         Command::Man { directory } => man(&directory),
+        Command::Schema(args) => schema::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {

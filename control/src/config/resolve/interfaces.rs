@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use dataplane::plan::{InterfaceSpec, IpPrefix, MacAddr, MssClamp, PortId, ZoneId};
+use dataplane::plan::{INTERFACES_MAX, InterfaceSpec, IpPrefix, MacAddr, MssClamp, PortId, ZoneId};
 
 use super::{Resolver, id, list};
 use crate::config::address::{Claim, bounds, edge_of, host_of, is_host, is_link_local, overlapping};
@@ -11,8 +11,6 @@ use crate::config::decode::{List, Table, Text};
 use crate::config::file;
 use crate::config::text::Name;
 
-/// Interfaces.
-const INTERFACES_MAX: usize = 4096;
 /// Zones: what [`ZoneId`] can number.
 const ZONES_MAX: usize = 256;
 /// The smallest MTU of IPv6 (RFC 8200 §5), in bytes.

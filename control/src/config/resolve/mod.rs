@@ -26,15 +26,15 @@ use super::node::{Mark, Node};
 use super::text::{Group, Listen, Name, SocketPath};
 use super::{Config, Control, Metrics};
 
-/// Gives the file its meaning, all but the names of the files. None: something is wrong with it, which has been noted.
+/// Gives the file its meaning. None: something is wrong with it, which has been noted.
 pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
     let mut resolver =
         Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, problems };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
-    let boot = r.boot(&file.boot, &ports);
     r.interfaces(file.interfaces.as_ref());
+    let boot = r.boot(&file.boot, &ports);
     r.routes(&file.routes);
     r.pools(&file.pools);
     r.rules(&file.nat44.rules);
@@ -51,8 +51,8 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     let Text(SocketPath(socket)) = file.control.socket.clone();
     let control = Control { socket, group: file.control.group.clone().map(|Text(Group(name))| name) };
     let spec = resolver.spec;
-    let config =
-        Config { files: Vec::new(), boot, ports, metrics: Metrics { listen }, control, spec, values: file.encode() };
+    let metrics = Metrics { listen };
+    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, values: file.encode() };
     problems.is_empty().then_some(config)
 }
 
