@@ -33,6 +33,7 @@ check: deps ## formatting, lints, tests without namespaces, licences, papers
 	cargo test --locked --workspace
 	python3 tests/licences.py
 	python3 tests/papers.py
+	python3 tests/schema.py
 
 # The program that `cargo test` drives too: the same profile (overflow checks stay on) and, as a test is built beside it, the
 # same features of every dependency, so nothing is compiled twice.
