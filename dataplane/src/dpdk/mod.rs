@@ -45,6 +45,7 @@
 
 mod eal;
 mod error;
+mod kernel;
 mod log;
 mod mbuf;
 mod mempool;

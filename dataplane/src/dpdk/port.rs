@@ -7,11 +7,11 @@ use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, is_pci_address};
 use super::error::{Error, reason};
+use super::kernel::{Interface, State};
 use super::log::{Setup, control};
 use super::mempool::Mempool;
 use super::mtu;
@@ -88,6 +88,8 @@ pub struct PortInfo {
 pub struct Link {
     /// Whether frames can pass.
     pub up: bool,
+    /// The device was deleted: it will never be up again. Known of devices on an interface of the kernel's.
+    pub gone: bool,
     /// Mbit/s, if the device knows. Software devices make something up.
     pub speed_mbps: Option<u32>,
     /// Whether both directions go at once.
@@ -121,6 +123,8 @@ pub struct PortStats {
 pub struct Port {
     open: Arc<OpenPort>,
     info: Arc<PortInfo>,
+    /// The kernel's interface that it sits on.
+    interface: Option<Arc<Interface>>,
 }
 
 impl Port {
@@ -142,7 +146,8 @@ impl Port {
         // SAFETY: `configure` has set up as many queues as there are pools and started the port; each id is given once.
         let queues =
             (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
-        Ok((Port { open, info: Arc::new(info) }, queues))
+        let interface = Interface::of(&info.driver, info.if_index).map(Arc::new);
+        Ok((Port { open, info: Arc::new(info), interface }, queues))
     }
 
     /// What it is.
@@ -193,24 +198,32 @@ impl Port {
         }
     }
 
-    /// Whether it has a link now. For the control thread: it may cost a system call.
+    /// Whether it has a link now. For the control thread: it may cost system calls.
+    ///
+    /// What the driver says, and, where the device sits on an interface of the kernel's, what the kernel says of that:
+    /// `net_af_packet` and others never take note of its going down.
     #[must_use]
     pub fn link(&self) -> Link {
+        let unknown = |up, gone| Link { up, gone, speed_mbps: None, full_duplex: false };
+        // The driver is not asked about an interface that it can't find: it would complain each time.
+        let kernel_up = match self.interface.as_ref().map(|interface| interface.state()) {
+            None | Some(State::Up) => true,
+            Some(State::Down) => false,
+            Some(State::Elsewhere) => return unknown(true, false),
+            Some(State::Gone) => return unknown(false, true),
+        };
         let mut link = MaybeUninit::<dpdk_sys::dpdk_link>::uninit();
         let control = control();
         // SAFETY: the port is open; `link` is room for the answer, which is written if the code is 0.
         let code = unsafe { dpdk_sys::dpdk_eth_link_get_nowait(self.open.id, link.as_mut_ptr()) };
         drop(control);
         if code != 0 {
-            return Link { up: false, speed_mbps: None, full_duplex: false };
+            return unknown(false, false);
         }
         // SAFETY: the code is 0.
         let link = unsafe { link.assume_init() };
         let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN);
-        // The driver never takes note of its interface going down.
-        let lost =
-            self.info.driver == "net_af_packet" && self.info.if_index.is_some_and(|index| !kernel_link_up(index));
-        Link { up: link.up && !lost, speed_mbps, full_duplex: link.full_duplex }
+        Link { up: link.up && kernel_up, gone: false, speed_mbps, full_duplex: link.full_duplex }
     }
 
     /// What the device has counted. For the control thread: it may cost a system call.
@@ -235,15 +248,6 @@ impl Port {
             tx_errors: stats.oerrors,
         }
     }
-}
-
-/// Whether the kernel's interface is up and has a carrier.
-fn kernel_link_up(index: u32) -> bool {
-    let Ok(name) = if_indextoname(index) else { return false };
-    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    getifaddrs().is_ok_and(|mut all| {
-        all.any(|interface| interface.interface_name.as_bytes() == name.as_bytes() && interface.flags.contains(wanted))
-    })
 }
 
 /// The ids of the ports that are open: a device may be opened once.
