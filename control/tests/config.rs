@@ -482,6 +482,67 @@ fn problems_are_told_all_at_once() {
     assert_eq!(error.to_string().lines().count(), 3);
 }
 
+/// What changes from [`GOOD`] when each `from` reads `to`.
+#[track_caller]
+fn changes(edits: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+    let (old, mut text) = (parse(GOOD).unwrap(), GOOD.to_owned());
+    for (from, to) in edits {
+        assert_eq!(text.matches(from).count(), 1, "{from:?} must mark one place");
+        text = text.replace(from, to);
+    }
+    let new = parse(&text).unwrap();
+    (old.difference(&new).iter().map(ToString::to_string).collect(), old.needs_restart(&new))
+}
+
+#[test]
+fn differences_are_told_by_key() {
+    let (all, restart) = changes(&[]);
+    assert_eq!((all.len(), restart.len()), (0, 0));
+
+    let (all, restart) = changes(&[
+        ("rate: 500", "rate: 600"),
+        ("203.0.113.50]", "203.0.113.50, 203.0.113.51]"),
+        ("  - {to: 10.66.0.0/16, unreachable: true}\n", ""),
+        ("    games:", "    play:"),
+    ]);
+    assert_eq!(
+        all,
+        [
+            "routes[2]: removed: {to: 10.66.0.0/16, unreachable: true}",
+            "pools.public.addresses[3]: added: 203.0.113.51",
+            "nat44.forwards.games: removed: {from: outside, to: inside, protocol: udp, \
+             external: 203.0.113.50:27000-27010, inside: 192.168.1.11:27000}",
+            "nat44.forwards.play: added: {from: outside, to: inside, protocol: udp, \
+             external: 203.0.113.50:27000-27010, inside: 192.168.1.11:27000}",
+            "icmp.rate: 500 becomes 600",
+        ]
+    );
+    assert_eq!(restart, Vec::<String>::new());
+
+    let (_, restart) = changes(&[
+        ("packets: 16384", "packets: 20000"),
+        ("tx-descriptors: 512", "tx-descriptors: 1024"),
+        ("127.0.0.1:9999", "127.0.0.1:9998"),
+        ("mtu: 1500", "mtu: 1400"),
+    ]);
+    assert_eq!(restart, ["boot.packets", "ports.wan.tx-descriptors", "metrics.listen"]);
+}
+
+#[test]
+fn another_order_is_a_difference_where_it_decides() {
+    let carrier =
+        "    carrier: {from: inside, to: outside, pool: public, profile: cgn, filtering: {tcp: address-dependent}}\n";
+    let (all, _) = changes(&[(carrier, ""), ("  rules:\n", &format!("  rules:\n{carrier}"))]);
+    assert_eq!(all, ["nat44.rules: the order subscribers, carrier becomes carrier, subscribers"]);
+    let (all, _) =
+        changes(&[("[203.0.113.0/28, 203.0.113.32-203.0.113.39,", "[203.0.113.32-203.0.113.39, 203.0.113.0/28,")]);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].starts_with("pools.public.addresses: the order ["), "{all:?}");
+    let guests = "  guests: {port: lan, vlan: 20, zone: inside, addresses: [192.168.20.1/24], mss-clamp: 1360}\n";
+    let (all, _) = changes(&[(guests, ""), ("  inside:\n", &format!("{guests}  inside:\n"))]);
+    assert_eq!(all, Vec::<String>::new(), "names find interfaces in any order");
+}
+
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nonexistent/turnpike.yaml")).unwrap_err().to_string();

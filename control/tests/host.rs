@@ -14,6 +14,7 @@ use dataplane::plan::{
     Filtering, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortForward,
     PortId, PortSpec, Spec, StaticNat, ZoneId,
 };
+use dataplane::pool::Leases;
 use dataplane::time::Time;
 use etherparse::{Icmpv6Type, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
@@ -206,7 +207,11 @@ impl Lab {
     }
 
     fn link(&mut self, port: u16, up: bool) -> Vec<Seen> {
-        self.call(|host, now, out| host.link(PortId(port), up, now, out))
+        let mut down = self.host.plan().spec.links_down.clone();
+        down.retain(|&it| it != PortId(port));
+        down.extend(Some(PortId(port)).filter(|_| !up));
+        let plan = Arc::new(self.host.plan().with_links_down(down).unwrap());
+        self.call(|host, now, out| host.succeed(plan, now, out))
     }
 
     /// Lets time pass, polling exactly when the host asks for it; what was said, with the seconds since the call.
@@ -830,7 +835,7 @@ fn a_duplicate_is_tested_again_when_the_link_comes_back() {
 #[test]
 fn a_start_without_a_link_says_nothing_there_until_it_is_up() {
     let mut lab = Lab::new(spec());
-    assert_eq!(lab.link(WAN, false), []);
+    assert_eq!(on_uplink(&lab.link(WAN, false)), []);
     assert_eq!(on_uplink(&lab.start()), []);
     let later: Vec<_> = lab.run(SETTLING).into_iter().map(|(_, seen)| seen).collect();
     assert_eq!(on_uplink(&later), []);
@@ -886,6 +891,145 @@ fn the_table_is_bounded_and_the_oldest_stale_neighbour_makes_room() {
     lab.resolve(INSIDE, host(201));
     assert_eq!(lab.state(INSIDE, host(10)), Some(NudState::Delay));
     assert_eq!(lab.host.neighbours().count(), 4);
+}
+
+// ---- Several addresses of each family -------------------------------------------------------------------------------
+
+/// The uplink with more addresses: another of the same subnet, one of another subnet, and two more of IPv6.
+fn many() -> Spec {
+    let mut spec = Spec { pools: Vec::new(), static_nat: Vec::new(), forwards: Vec::new(), ..spec() };
+    let more = ["198.51.100.3/24", "203.0.113.1/28", "2001:db8:f::3/64", "2001:db8:e::2/64"];
+    spec.interfaces[1].addresses.extend(more.map(prefix));
+    spec
+}
+
+const MORE4: [[u8; 4]; 3] = [GATEWAY4, [198, 51, 100, 3], [203, 0, 113, 1]];
+const MORE6: [&str; 4] = ["2001:db8:f::2", "2001:db8:f::3", "2001:db8:e::2", "fe80::ff:fe00:2"];
+
+#[test]
+fn every_address_is_announced_and_every_ipv6_one_tested_first() {
+    let mut lab = Lab::new(many());
+    let mut said: Vec<_> = lab.start().into_iter().map(|seen| (0.0, seen)).collect();
+    said.extend(lab.run(SETTLING));
+    let times = |wanted: &[u8]| {
+        let wanted = frame(UPLINK, &hex(wanted));
+        said.iter().filter(|(_, seen)| *seen == wanted).map(|(at, _)| *at).collect::<Vec<_>>()
+    };
+    for address in MORE4 {
+        assert_eq!(times(&arp_in(GATEWAY, EVERYBODY, 1, GATEWAY, address, NOBODY, address)), [0.0, 2.0]);
+    }
+    for address in MORE6 {
+        let test = Icmp6::solicitation("::", address, None);
+        assert_eq!(times(&Icmp6 { macs: (GATEWAY, test.macs.1), ..test }.bytes()), [0.0], "{address}");
+        let announcement = Icmp6 {
+            macs: (GATEWAY, [0x33, 0x33, 0, 0, 0, 1]),
+            destination: v6("ff02::1"),
+            ..Icmp6::advertisement(address, 0xa0, Some(GATEWAY))
+        };
+        assert_eq!(times(&announcement.bytes()), [1.0, 3.0], "{address}");
+    }
+    let on_uplink = said.iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count();
+    assert_eq!(on_uplink, 2 * MORE4.len() + 3 * MORE6.len(), "and nothing else is said there");
+}
+
+#[test]
+fn another_station_s_claim_to_one_address_leaves_the_others_in_use() {
+    let mut lab = Lab::new(many());
+    lab.start();
+    let has = Icmp6::advertisement("2001:db8:f::3", 0x20, Some(OTHER));
+    let has = Icmp6 { macs: (OTHER, [0x33, 0x33, 0, 0, 0, 1]), destination: v6("ff02::1"), ..has };
+    lab.ignores(UPLINK, &has.bytes(), Ignored::Conflict);
+    lab.run(SETTLING);
+    for address in MORE6 {
+        let asked = Icmp6::solicitation("fe80::1", address, Some(ROUTER)).bytes();
+        if address == "2001:db8:f::3" {
+            lab.ignores(UPLINK, &asked, Ignored::NotOurs);
+        } else {
+            assert!(!lab.receive(UPLINK, &asked).is_empty(), "{address}");
+        }
+    }
+}
+
+#[test]
+fn every_address_is_answered_for_and_answers() {
+    let mut lab = Lab::settled(many());
+    for address in MORE4 {
+        let asker = if address[0] == 203 { [203, 0, 113, 9] } else { ROUTER4 };
+        let reply = arp_in(GATEWAY, ROUTER, 2, GATEWAY, address, ROUTER, asker);
+        let said = lab.receive(UPLINK, &arp_request(ROUTER, asker, address));
+        assert!(said.contains(&frame(UPLINK, &hex(&reply))), "{said:?}");
+        let said = lab.receive(UPLINK, &ping4(ROUTER, GATEWAY, ROUTER4, address, b"ping"));
+        assert_eq!(open_icmp4(&open4(&said, address, ROUTER4)), (0, 0, b"ping".to_vec()));
+        // An unused port: the error comes from the address that was asked.
+        let said = lab.receive(UPLINK, &udp4(ROUTER4, address, 8));
+        assert_eq!(open_icmp4(&open4(&said, address, ROUTER4)).0, 3);
+    }
+    for address in MORE6 {
+        let source = if address.starts_with("fe80") { "fe80::1" } else { "2001:db8:f::1" };
+        let said = lab.receive(UPLINK, &Icmp6::solicitation(source, address, Some(ROUTER)).bytes());
+        let reply = Icmp6::advertisement(address, 0xe0, Some(GATEWAY));
+        let reply = Icmp6 { macs: (GATEWAY, ROUTER), destination: v6(source), ..reply };
+        assert!(said.contains(&frame(UPLINK, &hex(&reply.bytes()))), "{address}: {said:?}");
+        let ping = Icmp6 {
+            macs: (ROUTER, GATEWAY),
+            source: v6(source),
+            destination: v6(address),
+            hop_limit: 64,
+            kind: 128,
+            code: 0,
+            word: [0x12, 0x34, 0, 1],
+            body: b"ping".to_vec(),
+        };
+        let pong = Icmp6 { source: v6(address), destination: v6(source), kind: 129, ..ping.clone() }.bytes();
+        let said = lab.receive(UPLINK, &ping.bytes());
+        match &said[..] {
+            [Seen::Packet(packet)] => assert_eq!(*packet, hex(&pong[14..])),
+            [Seen::Frame(UPLINK, frame)] if address.starts_with("fe80") => {
+                assert_eq!(frame[28..], hex(&pong[14..]));
+            }
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_is_asked_for_from_the_address_of_its_own_subnet() {
+    let mut lab = Lab::settled(many());
+    for (target, source) in [(ROUTER4, GATEWAY4), ([203, 0, 113, 9], [203, 0, 113, 1])] {
+        let asked = arp_in(GATEWAY, EVERYBODY, 1, GATEWAY, source, NOBODY, target);
+        assert_eq!(lab.resolve(UPLINK, Ipv4Addr::from(target)), [frame(UPLINK, &hex(&asked))]);
+    }
+    // No address of ours is a neighbour, and no subnet's broadcast address.
+    for nobody in [[198, 51, 100, 3], [203, 0, 113, 1], [203, 0, 113, 15], [203, 0, 113, 0]] {
+        assert_eq!(lab.resolve(UPLINK, Ipv4Addr::from(nobody)), [Seen::Failed(UPLINK, nobody.into())]);
+    }
+}
+
+#[test]
+fn interfaces_of_one_port_answer_with_their_own_ethernet_addresses() {
+    let mut spec = many();
+    let own = [2, 0, 0, 0, 0, 0xc0];
+    let mut customer = interface("customer", 1, own, &["192.168.30.1/24", "2001:db8:30::1/64"]);
+    (customer.outer_vlan, customer.vlan) = (Some(200), Some(20));
+    spec.interfaces.push(customer);
+    let (id, mut lab) = (InterfaceId(2), Lab::settled(spec));
+    let asked = arp_request(CLIENT, [192, 168, 30, 10], [192, 168, 30, 1]);
+    let reply = arp_in(own, CLIENT, 2, own, [192, 168, 30, 1], CLIENT, [192, 168, 30, 10]);
+    assert!(lab.receive(id, &asked).contains(&frame(id, &hex(&reply))));
+    // The link-local address follows from it; the port's is of the other interface alone.
+    let asked = |target| Icmp6 {
+        macs: (CLIENT, [0x33, 0x33, 0, 0, 0, 1]),
+        ..Icmp6::solicitation("fe80::a", target, Some(CLIENT))
+    };
+    let reply = Icmp6 {
+        macs: (own, CLIENT),
+        destination: v6("fe80::a"),
+        ..Icmp6::advertisement("fe80::ff:fe00:c0", 0xe0, Some(own))
+    };
+    let said = lab.receive(id, &asked("fe80::ff:fe00:c0").bytes());
+    assert!(said.contains(&frame(id, &hex(&reply.bytes()))), "{said:?}");
+    lab.ignores(id, &asked("fe80::ff:fe00:2").bytes(), Ignored::NotOurs);
+    lab.ignores(id, &ping4(CLIENT, GATEWAY, [192, 168, 30, 10], [192, 168, 30, 1], &[]), Ignored::OtherStation);
 }
 
 // ---- Pings ---------------------------------------------------------------------------------------------------------
@@ -1141,6 +1285,77 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u16..3, near).prop_map(|(interface, address)| Step::Used(interface, address)),
         2 => (0u64..20_000).prop_map(Step::Wait),
     ]
+}
+
+/// The host under another configuration (a reload).
+fn reload(lab: &mut Lab, before: Spec, after: Spec) -> Vec<Seen> {
+    let old = Plan::compile(before).unwrap();
+    let plan = Arc::new(Plan::succeed(&old, &Leases::new(&old), after).unwrap());
+    lab.call(|host, now, out| host.succeed(plan, now, out))
+}
+
+#[test]
+fn a_reload_of_the_same_says_and_forgets_nothing() {
+    let mut lab = Lab::settled(spec());
+    lab.resolve(UPLINK, ROUTER4);
+    lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    let permanent = Seen::Reachable(INSIDE, [192, 168, 1, 77].into(), [2, 0, 0, 0, 0, 0x77]);
+    let said = reload(&mut lab, spec(), spec());
+    assert!(said.iter().all(|it| *it == permanent), "{said:?}");
+    assert_eq!(lab.state(UPLINK, ROUTER4), Some(NudState::Reachable));
+    // It answers as before.
+    let asked = lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4));
+    assert_eq!(asked, [frame(UPLINK, ARP_REPLY)]);
+}
+
+#[test]
+fn a_reload_brings_new_addresses_up_and_only_these() {
+    let mut lab = Lab::settled(spec());
+    let mut after = spec();
+    after.interfaces[1].addresses.extend([prefix("198.51.100.3/24"), prefix("2001:db8:f::3/64")]);
+    let said = reload(&mut lab, spec(), after);
+    // The IPv4 address is announced, the IPv6 one tested first (RFC 4862 §5.4); nothing else is said.
+    let frames = said.iter().filter_map(|it| if let Seen::Frame(_, hex) = it { Some(hex) } else { None });
+    let frames: Vec<_> = frames.collect();
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert_eq!(*frames[0], GRATUITOUS.replace("c6336402", "c6336403"));
+    assert!(frames[1].starts_with("3333ff000003") && frames[1].contains("ff0200000000000000000001ff000003"));
+    let asked = lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, [198, 51, 100, 3]));
+    assert!(asked.contains(&frame(UPLINK, &ARP_REPLY.replace("c6336402", "c6336403"))), "{asked:?}");
+    lab.run(SETTLING);
+    let asked = lab.receive(UPLINK, &Icmp6::solicitation("2001:db8:f::1", "2001:db8:f::3", Some(ROUTER)).bytes());
+    assert!(matches!(&asked[0], Seen::Frame(_, hex) if hex.starts_with(&ADVERTISEMENT[..28])), "{asked:?}");
+}
+
+#[test]
+fn a_reload_takes_addresses_and_neighbours_away() {
+    let mut lab = Lab::settled(spec());
+    lab.resolve(UPLINK, ROUTER4);
+    lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    let mut after = spec();
+    after.interfaces[0].neighbours.clear();
+    after.interfaces[1].addresses[0] = prefix("198.51.100.9/24");
+    after.interfaces[1].vlan = Some(7);
+    let said = reload(&mut lab, spec(), after);
+    // Its link is another one now, so who was there is not known any more.
+    assert!(said.contains(&Seen::Failed(UPLINK, IpAddr::from(ROUTER4))));
+    assert!(said.contains(&Seen::Failed(INSIDE, [192, 168, 1, 77].into())));
+    assert_eq!(lab.host.neighbours().count(), 0);
+    assert_eq!(lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4)), []);
+}
+
+#[test]
+fn an_interface_that_is_gone_says_nothing() {
+    let mut lab = Lab::settled(spec());
+    let mut after = spec();
+    let uplink = after.interfaces.remove(1);
+    after.interfaces[0] = InterfaceSpec { port: PortId(1), ..uplink };
+    after.forwards.clear();
+    after.static_nat.clear();
+    let said = reload(&mut lab, spec(), after);
+    assert_eq!(said, [Seen::Failed(INSIDE, [192, 168, 1, 77].into())]);
+    assert_eq!(lab.receive(INSIDE, &arp_request(CLIENT, CLIENT4, INSIDE4)), []);
+    assert_eq!(lab.run(Duration::from_secs(10)), []);
 }
 
 proptest! {

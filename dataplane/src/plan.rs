@@ -3,16 +3,22 @@
 //! [`Spec`] is plain data: what the configuration file says, with every name resolved to an index and every address
 //! parsed. `Plan::compile` turns it into the immutable [`Plan`] that workers read, with its tables built.
 
+mod succeed;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::packet::parse::ethertype;
 use crate::policy::Policy;
+use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
 use crate::trace::RuleRef;
+use succeed::Before;
+pub(crate) use succeed::Named;
 
 /// Index of a port in [`Spec::ports`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,6 +109,9 @@ impl fmt::Display for IpPrefix {
 }
 
 /// The configuration, names resolved: the input of `Plan::compile`.
+///
+/// In the running plan after a reload, zones, interfaces, pools, rules, forwards and static entries without a name are
+/// places that nothing has any more: see [`Plan::succeed`].
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// Grows by one at every reload; 1 at start.
@@ -119,6 +128,8 @@ pub struct Spec {
     pub pools: Vec<PoolSpec>,
     /// NAT44 rules; the first that matches decides.
     pub nat44: Vec<Nat44Rule>,
+    /// The order in which the NAT44 rules are asked, by index. Empty: that of [`Spec::nat44`].
+    pub nat44_order: Vec<u16>,
     /// Static port forwards.
     pub forwards: Vec<PortForward>,
     /// Static one-to-one translations of whole addresses.
@@ -168,6 +179,14 @@ pub struct InterfaceSpec {
     pub neighbours: Vec<(IpAddr, MacAddr)>,
     /// Clamp of the TCP maximum segment size in SYNs that enter or leave here.
     pub mss_clamp: MssClamp,
+}
+
+impl InterfaceSpec {
+    /// The VLAN tags of its frames, outermost first: type and identifier.
+    pub fn tags(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let outer = self.outer_vlan.map(|vlan| (ethertype::SERVICE, vlan));
+        outer.into_iter().chain(self.vlan.map(|vlan| (ethertype::VLAN, vlan)))
+    }
 }
 
 /// TCP MSS clamping (only ever lowering).
@@ -238,6 +257,18 @@ pub struct FilteringSet {
     pub udp: Filtering,
     /// For ICMP queries.
     pub icmp: Filtering,
+}
+
+impl FilteringSet {
+    /// That of a protocol.
+    #[must_use]
+    pub const fn of(&self, proto: Proto) -> Filtering {
+        match proto {
+            Proto::Tcp => self.tcp,
+            Proto::Udp => self.udp,
+            Proto::Icmp => self.icmp,
+        }
+    }
 }
 
 /// What becomes of a new session when its subscriber's external address has no port left (RFC 7857 §4).
@@ -427,6 +458,21 @@ pub struct External {
     pub static_blocks: Vec<u16>,
     /// The whole-address entry that it belongs to, by index.
     pub static_nat: Option<u16>,
+    /// A reload has taken it out of its pool: what is mapped to it goes on, and nothing new is.
+    pub draining: bool,
+}
+
+impl External {
+    /// A place in the table without an address.
+    const VACANT: External = External {
+        address: 0,
+        pool: None,
+        local: false,
+        answer_echo: false,
+        static_blocks: Vec::new(),
+        static_nat: None,
+        draining: false,
+    };
 }
 
 /// What a destination address means.
@@ -467,6 +513,46 @@ impl Target {
     }
 }
 
+/// A port's interfaces by VLAN identifier (0: no such tag).
+type ByVlan = Box<[Option<InterfaceId>]>;
+
+/// A port's interfaces by their tags.
+#[derive(Debug)]
+struct Vlans {
+    /// Those without a service tag.
+    single: ByVlan,
+    /// Those with one, by its identifier; of an identifier that no interface has, or on a port without any, empty.
+    double: Box<[ByVlan]>,
+}
+
+impl Vlans {
+    const IDENTIFIERS: usize = 4096;
+
+    fn new() -> Self {
+        Vlans { single: Self::level(), double: Box::default() }
+    }
+
+    fn level() -> ByVlan {
+        vec![None; Self::IDENTIFIERS].into()
+    }
+
+    fn slot(&mut self, outer: u16, vlan: u16) -> Option<&mut Option<InterfaceId>> {
+        let level = if outer == 0 {
+            &mut self.single
+        } else {
+            if self.double.is_empty() {
+                self.double = vec![ByVlan::default(); Self::IDENTIFIERS].into();
+            }
+            let level = self.double.get_mut(usize::from(outer))?;
+            if level.is_empty() {
+                *level = Self::level();
+            }
+            level
+        };
+        level.get_mut(usize::from(vlan))
+    }
+}
+
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
@@ -476,8 +562,8 @@ pub struct Plan {
     pub externals: Vec<External>,
     /// The external addresses of each pool, by index in `externals`.
     pub pools: Vec<Vec<u32>>,
-    /// For each port, the interface of each VLAN (0: untagged).
-    vlans: Vec<Box<[Option<InterfaceId>]>>,
+    /// For each port, its interfaces by their tags.
+    vlans: Vec<Vlans>,
     targets: Vec<Target>,
     /// The place of each target; only while the plan is being made.
     target_places: HashMap<Target, u32>,
@@ -485,6 +571,8 @@ pub struct Plan {
     fib6: Trie,
     /// What to do with a flow that has no session.
     pub policy: Policy,
+    /// External addresses that the workers' tables have room for. Fixed at start.
+    pub capacity: usize,
 }
 
 /// Why a [`Spec`] can't be compiled. The configuration reader finds these first and says where in the file they are.
@@ -499,10 +587,16 @@ pub enum PlanError {
     /// More of something than the packet path can number.
     #[error("too many {0}: at most {1}")]
     TooMany(&'static str, usize),
+    /// The ports are not those that were opened at start.
+    #[error("the ports are other ones than at start")]
+    Ports,
 }
 
 /// Most external addresses of a plan.
 pub const EXTERNALS_MAX: usize = 65_536;
+
+/// External addresses that there is room for at least: twice as many as at start, and no fewer than this.
+const CAPACITY_MIN: usize = 1024;
 
 impl Plan {
     /// Builds the tables.
@@ -510,31 +604,37 @@ impl Plan {
     /// # Errors
     /// When the specification contradicts itself.
     pub fn compile(spec: Spec) -> Result<Plan, PlanError> {
+        Plan::compile_after(spec, None)
+    }
+
+    fn compile_after(spec: Spec, before: Option<&Before>) -> Result<Plan, PlanError> {
         check_references(&spec)?;
         let mut plan = Plan {
             externals: Vec::new(),
             pools: vec![Vec::new(); spec.pools.len()],
-            vlans: spec.ports.iter().map(|_| vec![None; 4096].into()).collect(),
+            vlans: spec.ports.iter().map(|_| Vlans::new()).collect(),
             targets: Vec::new(),
             target_places: HashMap::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
             policy: Policy::compile(&spec)?,
+            capacity: 0,
             spec: Spec::default(),
         };
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
-        plan.add_externals(&spec)?;
+        plan.add_externals(&spec, before)?;
         plan.target_places = HashMap::new();
         plan.spec = spec;
         Ok(plan)
     }
 
     fn add_interfaces(&mut self, spec: &Spec) -> Result<(), PlanError> {
-        for (interface, id) in spec.interfaces.iter().zip(0..) {
+        for (interface, id) in spec.interfaces.iter().zip(0..).filter(|(interface, _)| !interface.is_vacant()) {
             let id = InterfaceId(id);
             let slot = self.vlans.get_mut(usize::from(interface.port.0));
-            let slot = slot.and_then(|vlans| vlans.get_mut(usize::from(interface.vlan.unwrap_or(0))));
+            let (outer, vlan) = (interface.outer_vlan.unwrap_or(0), interface.vlan.unwrap_or(0));
+            let slot = slot.and_then(|vlans| vlans.slot(outer, vlan));
             let slot = slot.ok_or_else(|| PlanError::Dangling(format!("interface {}", interface.name)))?;
             if let Some(other) = slot.replace(id) {
                 let other = spec.interfaces[usize::from(other.0)].name.clone();
@@ -580,65 +680,57 @@ impl Plan {
         }
     }
 
-    fn add_externals(&mut self, spec: &Spec) -> Result<(), PlanError> {
+    fn add_externals(&mut self, spec: &Spec, before: Option<&Before>) -> Result<(), PlanError> {
         let is_local = |address: u32| {
             let address = IpAddr::V4(Ipv4Addr::from_bits(address));
             spec.interfaces.iter().any(|interface| interface.addresses.iter().any(|own| own.address == address))
         };
-        let mut known: HashMap<u32, u32> = HashMap::new();
-        let mut add = |plan: &mut Plan, external: External| -> Result<u32, PlanError> {
-            let id = u32::try_from(plan.externals.len()).unwrap_or(u32::MAX);
-            if plan.externals.len() >= EXTERNALS_MAX {
-                return Err(PlanError::TooMany("external addresses", EXTERNALS_MAX));
-            }
-            let address = external.address;
-            if known.insert(address, id).is_some() {
-                let text = format!("external address {}", Ipv4Addr::from_bits(address));
-                return Err(PlanError::Overlap(text, "another use of the same address".into()));
-            }
-            plan.externals.push(external);
-            Ok(id)
-        };
+        let mut places = Places::new(before);
         for (pool, id) in spec.pools.iter().zip(0..) {
             for range in &pool.addresses {
                 let (first, last) = (range.start().to_bits(), range.end().to_bits());
-                let mut first_id = None;
+                // Runs of addresses in neighbouring places: one for a range, but for what a reload has made of it.
+                let mut run: Option<(u32, u32)> = None;
                 for address in first..=last {
                     let external = External {
                         address,
                         pool: Some(PoolId(id)),
                         local: is_local(address),
                         answer_echo: pool.answer_echo,
-                        static_blocks: Vec::new(),
-                        static_nat: None,
+                        ..External::VACANT
                     };
-                    let external = add(self, external)?;
-                    first_id.get_or_insert(external);
+                    let external = places.add(&mut self.externals, external)?;
                     self.pools[usize::from(id)].push(external);
+                    match run {
+                        Some((from, first_id)) if external.wrapping_sub(first_id) == address - from => {}
+                        _ => {
+                            if let Some((from, first_id)) = run.replace((address, external)) {
+                                self.external_range(from, address - 1, first_id);
+                            }
+                        }
+                    }
                 }
-                let Some(first_id) = first_id else { continue };
-                let target = Target::External { first_address: first, first_id };
-                for prefix in prefixes_of(first, last) {
-                    self.route(prefix, target);
+                if let Some((from, first_id)) = run {
+                    self.external_range(from, last, first_id);
                 }
             }
         }
-        let mut single = |plan: &mut Plan, address: u32, static_nat: Option<u16>| -> Result<u32, PlanError> {
-            let local = is_local(address);
-            let external =
-                External { address, pool: None, local, answer_echo: false, static_blocks: Vec::new(), static_nat };
-            let id = add(plan, external)?;
-            plan.route(host4(address), Target::External { first_address: address, first_id: id });
+        let mut single = |plan: &mut Plan, external: External| -> Result<u32, PlanError> {
+            let address = external.address;
+            let external = External { local: is_local(address), ..external };
+            let id = places.add(&mut plan.externals, external)?;
+            plan.external_range(address, address, id);
             Ok(id)
         };
-        for (entry, index) in spec.static_nat.iter().zip(0..) {
-            single(self, entry.external.to_bits(), Some(index))?;
+        for (entry, index) in spec.static_nat.iter().zip(0..).filter(|(entry, _)| !entry.is_vacant()) {
+            let address = entry.external.to_bits();
+            single(self, External { address, static_nat: Some(index), ..External::VACANT })?;
         }
-        for forward in &spec.forwards {
+        for forward in spec.forwards.iter().filter(|forward| !forward.is_vacant()) {
             let address = forward.external.to_bits();
             let id = match self.external(address) {
                 Some((id, _)) => id,
-                None => single(self, address, None)?,
+                None => single(self, External { address, ..External::VACANT })?,
             };
             let external = &mut self.externals[id as usize];
             for block in forward.external_ports.start() / 64..=forward.external_ports.end() / 64 {
@@ -648,7 +740,24 @@ impl Plan {
             }
             external.static_blocks.sort_unstable();
         }
+        for external in before.iter().flat_map(|before| &before.draining) {
+            if self.external(external.address).is_none() && !is_local(external.address) {
+                single(self, External { draining: true, static_blocks: Vec::new(), ..external.clone() })?;
+            }
+        }
+        let room = (2 * self.externals.len()).clamp(CAPACITY_MIN, EXTERNALS_MAX);
+        self.capacity = before.map_or(room, |before| before.capacity);
+        if self.externals.len() > self.capacity {
+            return Err(PlanError::TooMany("external addresses for the tables made at start", self.capacity));
+        }
         Ok(())
+    }
+
+    fn external_range(&mut self, first: u32, last: u32, first_id: u32) {
+        let target = Target::External { first_address: first, first_id };
+        for prefix in prefixes_of(first, last) {
+            self.route(prefix, target);
+        }
     }
 
     fn route(&mut self, prefix: IpPrefix, target: Target) {
@@ -663,11 +772,13 @@ impl Plan {
         }
     }
 
-    /// The interface for a VLAN (0: untagged) on a port.
+    /// The interface on a port for a VLAN within the VLAN of a service tag (0: no such tag).
     #[inline]
     #[must_use]
-    pub fn ingress(&self, port: PortId, vlan: u16) -> Option<InterfaceId> {
-        *self.vlans.get(usize::from(port.0))?.get(usize::from(vlan))?
+    pub fn ingress(&self, port: PortId, outer_vlan: u16, vlan: u16) -> Option<InterfaceId> {
+        let vlans = self.vlans.get(usize::from(port.0))?;
+        let level = if outer_vlan == 0 { &vlans.single } else { vlans.double.get(usize::from(outer_vlan))? };
+        *level.get(usize::from(vlan))?
     }
 
     /// The interface with this index. Every [`InterfaceId`] that the plan itself gives out is valid.
@@ -696,9 +807,15 @@ impl Plan {
     pub fn outside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
         match rule {
             RuleRef::None => None,
-            RuleRef::Nat44(index) => self.spec.nat44.get(usize::from(index)).map(|rule| rule.to),
-            RuleRef::Forward(index) => self.spec.forwards.get(usize::from(index)).map(|entry| entry.outside_zone),
-            RuleRef::Static(index) => self.spec.static_nat.get(usize::from(index)).map(|entry| entry.outside_zone),
+            RuleRef::Nat44(index) => {
+                self.spec.nat44.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|rule| rule.to)
+            }
+            RuleRef::Forward(index) => {
+                self.spec.forwards.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.outside_zone)
+            }
+            RuleRef::Static(index) => {
+                self.spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.outside_zone)
+            }
         }
     }
 
@@ -707,6 +824,50 @@ impl Plan {
     pub fn external(&self, address: u32) -> Option<(u32, &External)> {
         let id = self.target4(address)?.external_id(address)?;
         Some((id, self.externals.get(id as usize)?))
+    }
+}
+
+/// Gives external addresses their places: those that they had, or vacant ones.
+struct Places<'a> {
+    before: Option<&'a Before>,
+    taken: HashMap<u32, u32>,
+    vacant: std::vec::IntoIter<u32>,
+    beyond: u32,
+}
+
+impl<'a> Places<'a> {
+    fn new(before: Option<&'a Before>) -> Self {
+        let len = before.map_or(0, |before| before.len);
+        let mut is_vacant = vec![true; len];
+        for &place in before.iter().flat_map(|before| before.places.values()) {
+            is_vacant[place as usize] = false;
+        }
+        let vacant: Vec<u32> = (0..).zip(is_vacant).filter(|(_, vacant)| *vacant).map(|(place, _)| place).collect();
+        let beyond = u32::try_from(len).unwrap_or(u32::MAX);
+        Places { before, taken: HashMap::new(), vacant: vacant.into_iter(), beyond }
+    }
+
+    fn add(&mut self, externals: &mut Vec<External>, external: External) -> Result<u32, PlanError> {
+        let address = external.address;
+        let place = match self.before.and_then(|before| before.places.get(&address)) {
+            Some(&place) => place,
+            None => self.vacant.next().unwrap_or_else(|| {
+                self.beyond += 1;
+                self.beyond - 1
+            }),
+        };
+        if self.taken.insert(address, place).is_some() {
+            let text = format!("external address {}", Ipv4Addr::from_bits(address));
+            return Err(PlanError::Overlap(text, "another use of the same address".into()));
+        }
+        if place as usize >= EXTERNALS_MAX {
+            return Err(PlanError::TooMany("external addresses", EXTERNALS_MAX));
+        }
+        if externals.len() <= place as usize {
+            externals.resize(place as usize + 1, External::VACANT);
+        }
+        externals[place as usize] = external;
+        Ok(place)
     }
 }
 
@@ -761,24 +922,24 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     if spec.interfaces.len() >= usize::from(u16::MAX) {
         return Err(PlanError::TooMany("interfaces", usize::from(u16::MAX)));
     }
-    for it in &spec.interfaces {
+    for it in spec.interfaces.iter().filter(|it| !it.is_vacant()) {
         zone(it.zone, format!("interface {}", it.name))?;
         if usize::from(it.port.0) >= spec.ports.len() {
             return Err(PlanError::Dangling(format!("interface {}", it.name)));
         }
     }
-    for it in &spec.nat44 {
+    for it in spec.nat44.iter().filter(|it| !it.is_vacant()) {
         zone(it.from, format!("rule {}", it.name))?;
         zone(it.to, format!("rule {}", it.name))?;
         if usize::from(it.pool.0) >= spec.pools.len() {
             return Err(PlanError::Dangling(format!("rule {}", it.name)));
         }
     }
-    for it in &spec.forwards {
+    for it in spec.forwards.iter().filter(|it| !it.is_vacant()) {
         zone(it.inside_zone, format!("forward {}", it.name))?;
         zone(it.outside_zone, format!("forward {}", it.name))?;
     }
-    for it in &spec.static_nat {
+    for it in spec.static_nat.iter().filter(|it| !it.is_vacant()) {
         zone(it.inside_zone, format!("static {}", it.name))?;
         zone(it.outside_zone, format!("static {}", it.name))?;
     }

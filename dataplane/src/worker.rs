@@ -142,6 +142,10 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             && let Ok(message) = self.inbox.try_recv()
         {
             poll.messages += 1;
+            // What the old plan has routed leaves by the old plan.
+            if matches!(message, ToWorker::Plan { .. }) {
+                self.flush();
+            }
             if !self.engine.apply(message, now, &mut self.pool, &mut self.out) {
                 poll.stop = true;
                 break;
@@ -158,6 +162,9 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             }
         }
         poll.more = self.engine.tick(now);
+        if let Some(generation) = self.engine.take_swept() {
+            self.out.events.push_back(FromWorker::Swept { generation });
+        }
         let counters = self.engine.counters();
         counters.polls.add(1);
         if poll.received == 0 {

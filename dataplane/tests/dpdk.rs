@@ -8,17 +8,23 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{INSIDE, OUTSIDE};
+use dataplane::counters::{Counters, Drop};
 use dataplane::dpdk::{
     CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, WorkerThread,
     available_cores,
 };
+use dataplane::engine::Engine;
+use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{Packet, PacketPool, RxChecksum};
-use dataplane::plan::MacAddr;
-use dataplane::worker::{BURST, Burst, Device};
+use dataplane::plan::{MacAddr, Plan};
+use dataplane::pool::Leases;
+use dataplane::time::Time;
+use dataplane::worker::{BURST, Burst, Device, Worker};
 use nix::sched::{CloneFlags, unshare};
 
 /// Longer than anything here takes, even on a busy machine.
@@ -26,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
-    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 384, ..EalConfig::default() }).expect("EAL starts"))
+    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 448, ..EalConfig::default() }).expect("EAL starts"))
 }
 
 fn pool(packets: u32) -> Mempool {
@@ -114,7 +120,7 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl std::ops::Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -502,6 +508,131 @@ fn pools_end_and_recover() {
     let error = Mempool::new(eal(), &config).expect_err("9 GiB").to_string();
     assert!(error.starts_with("no pool of 4194304 packets of 2048 bytes: "), "{error}");
     assert!(error.contains("raise boot.memory.size or lower boot.packets"), "{error}");
+}
+
+/// A pool without a free buffer, behind a device that can't wait: it loses what it has taken from the kernel, and counts it
+/// (`nombuf`). When buffers come back, it receives again, first what still waits in the kernel.
+#[test]
+fn tap_without_buffers_counts_and_recovers() {
+    network_namespace();
+    let mut pool = pool(255);
+    let config = PortConfig { rx_descriptors: 64, ..PortConfig::new("net_tap8,iface=tap8") };
+    let (port, mut queues) = Port::open(eal(), &config, &[&pool]).expect("a TAP port");
+    ip("link set tap8 addrgenmode none");
+    ip("address add 192.0.2.1/24 dev tap8");
+    ip("neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev tap8");
+    let socket = UdpSocket::bind("192.0.2.1:0").expect("a socket");
+    let send = |tag: u8| (0..10).for_each(|_| assert_eq!(socket.send_to(&[tag; 32], "192.0.2.2:9").expect("sent"), 32));
+    // Adds the tags of the datagrams that have come.
+    let mut poll = |tags: &mut Vec<u8>| {
+        let mut burst = Burst::new();
+        queues[0].receive(&mut burst);
+        tags.extend(burst.iter().map(Mbuf::data).filter(|it| it.len() == 42 + 32).map(|it| it[42]));
+    };
+    for round in 0..3 {
+        let mut tags = Vec::new();
+        let before = port.stats().rx_no_buffer;
+        let taken: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+        assert_eq!(pool.in_use(), pool.size());
+        send(1);
+        eventually("a loss is counted", || {
+            poll(&mut tags);
+            port.stats().rx_no_buffer > before
+        });
+        assert!(tags.is_empty());
+        drop(taken);
+        send(2);
+        eventually("the later ones come", || {
+            poll(&mut tags);
+            tags.iter().filter(|&&tag| tag == 2).count() == 10
+        });
+        let lost = usize::try_from(port.stats().rx_no_buffer - before).expect("a few");
+        // The kernel has said something of its own too, perhaps.
+        assert!(tags.len() + lost >= 20, "round {round}: each was lost and counted, or came");
+    }
+}
+
+/// The same behind a device that can wait: nothing is lost as long as its ring has room.
+#[test]
+fn memif_without_buffers_waits() {
+    let directory = Directory::new("memif-empty");
+    let socket = directory.file("m.sock");
+    let (mut east_pool, mut west_pool) = (pool(127), pool(127));
+    let end = |role: &str, n: u8| format!("net_memif{n},role={role},id=0,socket={socket},socket-abstract=no");
+    let (east_port, mut east) = open(&end("server", 4), &east_pool);
+    let (west_port, mut west) = open(&end("client", 5), &west_pool);
+    eventually("the link comes up", || east_port.link().up && west_port.link().up);
+    let frames: Vec<_> = (0..20u32).map(|n| frame(n, 60 + 70 * n as usize)).collect();
+    carry(&frames, &mut east, &mut east_pool, &mut west);
+    for _ in 0..3 {
+        let taken: Vec<_> = std::iter::from_fn(|| west_pool.alloc()).collect();
+        let mut burst: Burst<Mbuf> = frames.iter().map(|frame| mbuf(&mut east_pool, frame)).collect();
+        east.transmit(&mut burst);
+        assert!(burst.is_empty());
+        let mut arrived = Vec::new();
+        for _ in 0..10 {
+            poll(&mut west, &mut arrived);
+        }
+        assert!(arrived.is_empty());
+        drop(taken);
+        assert_eq!(receive(&mut west, 20), frames);
+    }
+}
+
+/// A worker on real buffers, whose pool is empty: packets that came in other buffers cross it as ever, what it would have to
+/// send itself fails by name, and with buffers it sends again. None is lost on the way.
+#[test]
+fn a_worker_without_buffers_recovers() {
+    let (mut own, mut wire) = (pool(63), pool(63));
+    let plan = Arc::new(Plan::compile(common::spec()).expect("a plan"));
+    let (leases, counters) = (Arc::new(Leases::new(&plan)), Arc::new(Counters::new(2)));
+    let engine = Engine::new(plan, leases, Arc::clone(&counters), Time::ZERO);
+    let ((to_worker, inbox), (outbox, _events)) = (crossbeam_channel::unbounded(), crossbeam_channel::bounded(64));
+    let mut worker = Worker::new(engine, vec![Wires::default(), Wires::default()], own.clone(), inbox, outbox);
+    for (interface, address) in [(INSIDE, "192.168.1.10"), (OUTSIDE, "198.51.100.1")] {
+        let address = address.parse().expect("an address");
+        let update = NeighbourUpdate { interface, address, state: NeighbourState::Reachable(common::PEER) };
+        to_worker.send(ToWorker::Neighbour(update)).expect("a worker");
+    }
+    let (host, server) = (common::end("192.168.1.10:4000"), common::end("198.18.0.1:53"));
+    let expired = common::udp_ttl(INSIDE, host, server, b"", 1);
+    let crossing = common::udp(INSIDE, host, server, b"");
+    let reply = common::echo(INSIDE, "192.168.1.1".parse().expect("an address"), host.0, false, 1, 1);
+    // One packet that crosses, one that is to be answered, one of the host's: how many leave inside and outside.
+    let mut turn = || {
+        worker.devices_mut()[0].rx.extend([mbuf(&mut wire, &crossing), mbuf(&mut wire, &expired)]);
+        to_worker.send(ToWorker::Packet { packet: reply[14..].into() }).expect("a worker");
+        worker.poll_once(Time::from_secs(1));
+        assert_eq!(counters.imbalance(), 0);
+        [0, 1].map(|port| worker.devices_mut()[port].tx.drain(..).count())
+    };
+    for round in 1..=3 {
+        let taken: Vec<_> = std::iter::from_fn(|| own.alloc()).collect();
+        assert_eq!(turn(), [0, 1]);
+        assert_eq!((counters.originate_failures.get(), counters.drops(Drop::PoolEmpty)), (round, round));
+        drop(taken);
+        assert_eq!(turn(), [2, 1]);
+    }
+    assert_eq!((own.in_use(), wire.in_use()), (0, 0));
+}
+
+/// A port whose wire is two arrays of real buffers.
+#[derive(Debug, Default)]
+struct Wires {
+    rx: Vec<Mbuf>,
+    tx: Vec<Mbuf>,
+}
+
+impl Device for Wires {
+    type Packet = Mbuf;
+
+    fn receive(&mut self, burst: &mut Burst<Mbuf>) {
+        burst.extend(self.rx.drain(..));
+    }
+
+    fn transmit(&mut self, burst: &mut Burst<Mbuf>) {
+        self.tx.extend(burst.drain(..));
+    }
 }
 
 #[test]

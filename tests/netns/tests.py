@@ -28,6 +28,7 @@ from pathlib import Path
 import lab as laboratory
 from capture import ACK, ICMP, SYN, TCP, Capture, Packet
 from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, expect, ping, translated
+from fault_tests import FAULT_GROUPS
 from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
 from group import Endpoint, Group, Test, accepted, bound, listener, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
@@ -555,7 +556,7 @@ def _core_outside(scene: Scene) -> Seen:
 
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
-    *WATCH_GROUPS,
+    *FAULT_GROUPS, *WATCH_GROUPS,
 ]  # fmt: skip
 
 

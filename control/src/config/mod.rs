@@ -9,8 +9,10 @@
 //! values, `resolve` gives them meaning. `docs/configuration.md` explains the keys.
 
 mod address;
+mod difference;
 mod error;
 mod file;
+mod flows;
 mod resolve;
 mod text;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 use dataplane::plan::{MacAddr, PortId, Spec};
 use serde::de::IgnoredAny;
 
+pub use difference::{Change, What};
 pub use error::{ConfigError, Problem};
 
 /// Where the programs look when no file is named.
@@ -31,6 +34,8 @@ pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
     /// What is read once, at start.
     pub boot: Boot,
     /// The ports' devices, in the order of [`Spec::ports`].
@@ -41,6 +46,8 @@ pub struct Config {
     pub control: Control,
     /// Everything else, but for what is known only when the process runs.
     spec: Spec,
+    /// The values by key, which [`Config::difference`] compares.
+    values: serde_yaml::Value,
 }
 
 /// The boot-time section: a change of it needs a restart.
@@ -164,7 +171,9 @@ impl Config {
         let document = serde_yaml::Deserializer::from_str(text);
         let file: file::File =
             serde_path_to_error::deserialize(document).map_err(|error| failed(vec![syntax_problem(text, &error)]))?;
-        resolve::resolve(file).map_err(failed)
+        let values = serde_yaml::from_str(text).unwrap_or_default();
+        let config = resolve::resolve(file, values).map_err(failed)?;
+        Ok(Config { files: vec![path.to_owned()], ..config })
     }
 
     /// The data plane's configuration.

@@ -48,7 +48,7 @@ const METRICS_PORT: u16 = 17644;
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Gives the file its meaning.
-pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
+pub(super) fn resolve(file: File, values: serde_yaml::Value) -> Result<Config, Vec<Problem>> {
     if file.version.0 != VERSION {
         let message = format!("{} is not a version that this program reads; write {VERSION}", file.version.0);
         return Err(vec![Problem { position: None, key: "version".to_owned(), message }]);
@@ -76,7 +76,8 @@ pub(super) fn resolve(file: File) -> Result<Config, Vec<Problem>> {
         resolver.problem("", format_args!("the data plane cannot use this: {error}; remove or shrink what it names"));
     }
     if resolver.problems.is_empty() {
-        Ok(Config { boot, ports, metrics: Metrics { listen }, control, spec: resolver.spec })
+        let metrics = Metrics { listen };
+        Ok(Config { files: Vec::new(), boot, ports, metrics, control, spec: resolver.spec, values })
     } else {
         Err(resolver.problems)
     }

@@ -21,7 +21,7 @@
 //! long as there are none, it would be a second table of neighbours and routes for nothing.
 //!
 //! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`], [`Host::neighbour_used`] and
-//! [`Host::link`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
+//! [`Host::succeed`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
 //! A caller that wants every address in use at once, at the price of not testing it (a replay), starts the host
 //! [`SETTLING`] before its first packet, polls until then and throws the output away. Every message goes to one worker, but
 //! [`ToWorker::Neighbour`], which goes to all.
@@ -32,6 +32,7 @@ mod link;
 mod ndp;
 mod neighbour;
 mod random;
+mod succeed;
 mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
+use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId};
 use dataplane::time::Time;
 use smoltcp::wire::{ArpOperation, EthernetFrame, EthernetProtocol};
 
@@ -262,41 +263,8 @@ impl Host {
             let tasks = self.links[index].start(now);
             self.perform(index, tasks, out);
         }
-        self.announce_external(|_| true, out);
+        self.announce_external(|_, _| true, out);
         self.announce_external = now + link::ANNOUNCE_INTERVAL;
-    }
-
-    /// The link of a port is up or down now; before this is said, it is up. Order does not matter to [`Host::start`].
-    ///
-    /// Down: packets that wait for a neighbour there are answered, its neighbours forgotten, its addresses at rest. Up: the
-    /// addresses are announced again (gratuitous ARP, RFC 5227 §3; unsolicited advertisement, RFC 4861 §7.2.6), and those
-    /// whose test the fault cut short are tested again.
-    pub fn link(&mut self, port: PortId, up: bool, now: Time, out: &mut Vec<ToWorker>) {
-        let mut effects = Vec::new();
-        for index in 0..self.links.len() {
-            let on_port = self.plan.spec.interfaces.get(index).is_some_and(|interface| interface.port == port);
-            let link = &mut self.links[index];
-            if !on_port || link.up == up {
-                continue;
-            }
-            link.up = up;
-            let id = link.id;
-            if up {
-                let tasks = link.start(now);
-                self.perform(index, tasks, out);
-                self.announce_external(|on| on == id, out);
-                self.announce_external = now + link::ANNOUNCE_INTERVAL;
-            } else {
-                link.rest();
-                self.neighbours.forget(id, &mut effects);
-            }
-        }
-        self.apply(effects, out);
-    }
-
-    /// Works by another plan from now on, with the same interfaces and external addresses.
-    pub fn adopt(&mut self, plan: Arc<Plan>) {
-        self.plan = plan;
     }
 
     /// Takes in a frame: untagged Ethernet, from its destination address on.
@@ -306,6 +274,12 @@ impl Host {
             Ok(()) => self.counters.handled += 1,
             Err(reason) => self.counters.ignored[reason as usize] += 1,
         }
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// A worker holds packets for this neighbour ([`dataplane::message::FromWorker::Resolve`]).
@@ -335,7 +309,7 @@ impl Host {
         }
         if self.announce_external <= now {
             self.announce_external = Time::NEVER;
-            self.announce_external(|_| true, out);
+            self.announce_external(|_, _| true, out);
         }
         let mut effects = Vec::new();
         self.neighbours.poll(now, &mut effects);
@@ -353,6 +327,11 @@ impl Host {
     /// The neighbour table, by interface and address.
     pub fn neighbours(&self) -> impl Iterator<Item = Neighbour> + '_ {
         self.neighbours.iter()
+    }
+
+    /// The neighbours after this one, in the same order; all, if there is none.
+    pub fn neighbours_after(&self, after: Option<(InterfaceId, IpAddr)>) -> impl Iterator<Item = Neighbour> + '_ {
+        self.neighbours.iter_after(after)
     }
 
     /// What was counted so far.
@@ -412,10 +391,12 @@ impl Host {
     /// Whether ARP for an external address is answered on this link.
     fn proxies(&self, link: &Link, address: Ipv4Addr) -> bool {
         let spec = &self.plan.spec;
+        let proxied = |pool: PoolId| spec.pools.get(usize::from(pool.0)).is_some_and(|pool| pool.proxy_arp);
+        // Drained addresses too, of which no pool speaks any more.
+        let external = self.plan.external(address.to_bits()).map(|(_, external)| external);
+        let forwarded = || spec.forwards.iter().any(|rule| rule.external == address);
         link.reaches(address.into())
-            && (spec.pools.iter().any(|pool| pool.proxy_arp && pool.addresses.iter().any(|r| r.contains(&address)))
-                || spec.static_nat.iter().any(|rule| rule.external == address)
-                || spec.forwards.iter().any(|rule| rule.external == address))
+            && external.is_some_and(|external| external.pool.is_none_or(proxied) || forwarded())
     }
 
     /// The external addresses that are answered for, and where; the first [`ANNOUNCED_MAX`] of them.
@@ -443,9 +424,9 @@ impl Host {
         found.into_iter().take(ANNOUNCED_MAX).collect()
     }
 
-    /// Announces the external addresses on those of these links that are up.
-    fn announce_external(&self, links: impl Fn(InterfaceId) -> bool, out: &mut Vec<ToWorker>) {
-        for &(id, address) in self.external.iter().filter(|&&(id, _)| links(id)) {
+    /// Announces those of the external addresses that are wanted, where the link is up.
+    fn announce_external(&self, wanted: impl Fn(InterfaceId, Ipv4Addr) -> bool, out: &mut Vec<ToWorker>) {
+        for &(id, address) in self.external.iter().filter(|&&(id, address)| wanted(id, address)) {
             let link = &self.links[usize::from(id.0)];
             if link.up {
                 announce(link, address.into(), out);

@@ -189,6 +189,12 @@ fn interfaces(page: &mut Page, state: &State) {
     let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_bytes);
     let help = "Bytes that the device of an interface accepted, with the Ethernet header, without the FCS.";
     page.counter("interface_transmit_bytes_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].checksum_samples);
+    let help = "Packets received on an interface whose transport checksum was looked at: one in 61.";
+    page.counter("checksum_samples_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].checksum_bad);
+    let help = "Packets of this sample whose transport checksum was wrong.";
+    page.counter("checksum_bad_total", help, labels, series);
 }
 
 fn host(page: &mut Page, state: &State) {
@@ -269,9 +275,14 @@ fn sessions(page: &mut Page, state: &State) {
     page.gauge("session_limit", "Sessions that the tables hold.", [], [([], all_workers(limits.sessions))]);
     let created = state.sum(|c| &c.session_creations);
     page.counter("session_creations_total", "Sessions made.", [], [([], created)]);
+    let adopted = state.sum(|c| &c.session_adoptions);
+    let help = "Sessions of these that were made in the middle of a TCP connection (mid-stream: adopt).";
+    page.counter("session_adoptions_total", help, [], [([], adopted)]);
     let ended = [
         (["timeout".to_owned()], state.sum(|c| &c.session_timeouts)),
         (["replaced".to_owned()], state.sum(|c| &c.session_replacements)),
+        (["flush".to_owned()], state.sum(|c| &c.session_flushes)),
+        (["reload".to_owned()], state.sum(|c| &c.session_reload_ends)),
     ];
     page.counter("session_deletions_total", "Sessions ended, by cause.", ["cause"], ended);
     let mappings = PROTOCOLS.into_iter().enumerate();
@@ -326,7 +337,13 @@ fn icmp(page: &mut Page, state: &State) {
     page.counter("icmp_errors_sent_total", help, ["family", "type", "code"], errors);
     let limited = state.sum(|c| &c.icmp_rate_limited);
     page.counter("icmp_rate_limited_total", "ICMP errors not sent because of the rate limit.", [], [([], limited)]);
+    let resets = state.sum(|c| &c.tcp_resets);
+    let help = "TCP resets sent about segments in mid-stream without a session (mid-stream: reset).";
+    page.counter("tcp_resets_sent_total", help, [], [([], resets)]);
+    let limited = state.sum(|c| &c.tcp_resets_rate_limited);
+    let help = "TCP resets not sent because of the rate limit.";
+    page.counter("tcp_resets_rate_limited_total", help, [], [([], limited)]);
     let failed = state.sum(|c| &c.originate_failures);
-    let help = "ICMP errors not sent because no packet buffer was free.";
+    let help = "ICMP errors and TCP resets not sent because no packet buffer was free.";
     page.counter("originate_failures_total", help, [], [([], failed)]);
 }

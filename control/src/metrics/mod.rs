@@ -129,6 +129,12 @@ impl Metrics {
         (state.plan, state.leases) = (plan, leases);
     }
 
+    /// What was last known of the devices.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        lock(&self.state).sample.clone()
+    }
+
     /// Every metric, in Prometheus' text format.
     #[must_use]
     pub fn text(&self) -> String {

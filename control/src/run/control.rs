@@ -36,6 +36,14 @@ impl Gateway {
                     info!(reason = reason.unwrap_or("asked to"), "stopping");
                     break;
                 }
+                recv(self.requests) -> request => {
+                    match request {
+                        Ok(request) => self.request(request),
+                        // Its server is gone, or there is none.
+                        Err(_) => self.requests = never(),
+                    }
+                    None
+                }
                 default(wait) => None,
             };
             let now = self.clock.now();
@@ -72,7 +80,8 @@ impl Gateway {
             FromWorker::Resolve { interface, address } => self.host.resolve(interface, address, now, out),
             FromWorker::NeighbourUsed { interface, address } => self.host.neighbour_used(interface, address, now, out),
             FromWorker::Spent(message) => drop(message),
-            FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
+            FromWorker::Walked(walk) => self.walked(walk),
+            FromWorker::Swept { .. } => {}
         }
     }
 
@@ -96,6 +105,7 @@ impl Gateway {
         self.metrics.set_ready(false);
         self.service.stopping();
         drop(self.server.take());
+        drop(self.control.take());
         // Nobody listens any more: a worker that waits for room in its outbox goes on to its last message.
         self.from_workers = never();
         self.workers.iter_mut().for_each(|worker| worker.stop());

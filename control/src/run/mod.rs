@@ -8,14 +8,17 @@
 //! Then the calling thread is the control thread: it answers the workers (neighbours, pings), looks after ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
+mod checksums;
 mod control;
 mod plan;
+mod requests;
 pub mod service;
 mod watch;
 mod worker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,9 +33,12 @@ use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
 
+use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use checksums::ChecksumWatch;
+use requests::Walks;
 use service::Service;
 use watch::Watch;
 use worker::{Backoff, Running};
@@ -84,6 +90,9 @@ pub enum RunError {
     /// Metrics can't be served.
     #[error(transparent)]
     Metrics(#[from] ServeError),
+    /// The control socket can't be had.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// The system refused a thread or randomness.
     #[error("{what}: {error}")]
     System {
@@ -135,6 +144,8 @@ impl Clock {
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
+    /// The configuration's files.
+    files: Vec<PathBuf>,
     /// What the workers work by, or are about to.
     plan: Arc<Plan>,
     leases: Arc<Leases>,
@@ -145,8 +156,14 @@ pub struct Gateway {
     metrics: Metrics,
     watch: Watch,
     service: Service,
+    checksums: ChecksumWatch,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
+    /// Answers on the control socket until it is dropped.
+    control: Option<api::Server>,
+    /// What the control socket's clients ask for.
+    requests: Receiver<Request>,
+    walks: Walks,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -168,6 +185,8 @@ impl Gateway {
         let cores = cpu.worker_cores(&usable);
         let named: Vec<usize> = cores.iter().chain(&cpu.control).map(|&core| usize::from(core)).collect();
         check_cores(&named)?;
+        // Before anything that another gateway on this machine would notice.
+        let socket = api::Socket::claim(&config.control)?;
 
         let eal = start_dpdk(config, verbose)?;
         let pools = cores.iter().map(|_| packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
@@ -187,12 +206,35 @@ impl Gateway {
         let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
         let metrics = Metrics::new(Arc::clone(&plan), Arc::clone(&leases), counters);
         let server = config.metrics.listen.map(|address| Server::start(address, metrics.clone())).transpose()?;
-        if let Some(address) = server.as_ref().and_then(Server::address) {
+        if let Some(address) = server.as_ref().map(Server::address) {
             info!(url = format!("http://{address}/metrics"), "metrics");
         }
         let host = Host::new(Arc::clone(&plan), random()?, clock.now());
+        let (asking, requests) = bounded(api::REQUESTS);
+        let control = socket.map(|socket| api::Server::start(socket, asking)).transpose()?;
+        if let Some(path) = &config.control.socket {
+            info!(path = %path.display(), "control socket");
+        }
         let (watch, service) = (Watch::new(ports.len(), workers.len()), Service::from_environment());
-        Ok(Gateway { clock, plan, leases, host, ports, workers, from_workers, metrics, watch, service, server })
+        let (files, walks) = (config.files.clone(), Walks::default());
+        Ok(Gateway {
+            clock,
+            files,
+            plan,
+            leases,
+            host,
+            ports,
+            workers,
+            from_workers,
+            metrics,
+            watch,
+            service,
+            checksums: ChecksumWatch::default(),
+            server,
+            control,
+            requests,
+            walks,
+        })
     }
 }
 

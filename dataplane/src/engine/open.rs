@@ -4,40 +4,46 @@ use super::{Arrival, Engine, Flow, Verdict};
 use crate::counters::{Drop, IcmpError, MappingFailure, SessionClass};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{self, Transport, View4};
-use crate::plan::{Filtering, ZoneId};
-use crate::policy::StaticEntry;
+use crate::packet::parse::{self, Transport, View4, tcp_flags};
+use crate::plan::{Filtering, MidStream, ZoneId};
+use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
-use crate::session::{Direction, NONE, Session, Tuple4, idle_time, wheel};
+use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck, wheel};
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
 
 impl<P: Packet> Engine<P> {
     /// What translates a flow from inside: the static entry that its source has, or a rule.
-    pub(super) fn rule_for(&self, from: ZoneId, to: ZoneId, view: &View4) -> Option<Rule> {
-        let policy = &self.plan.policy;
+    pub(super) fn rule_for(&self, from: ZoneId, to: ZoneId, view: &View4) -> Option<Translation> {
         let proto = Proto::from_ip(view.protocol);
-        let fits = |entry: &StaticEntry| entry.inside_zone == from && entry.outside_zone == to;
-        match policy.static_out(view.source, proto, view.source_port).filter(fits) {
-            Some(entry) => Some(Rule::Static(entry)),
-            None => policy.rule(from, to, view.source, view.destination).map(Rule::Nat44),
-        }
+        self.plan.policy.translation(from, to, view.source, proto, view.source_port, view.destination)
     }
 
-    pub(super) fn open_outbound(&mut self, at: &mut Arrival<P>, view: &View4, flow: &Flow, rule: Rule) -> Verdict {
+    pub(super) fn open_outbound(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View4,
+        flow: &Flow,
+        rule: Translation,
+    ) -> Verdict {
         self.story.rule = rule.reference();
         if !may_open(view) {
-            return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Unsolicited }.into();
+            match (view.transport, self.mid_stream(rule)) {
+                (Transport::Tcp(flags), MidStream::Adopt) if tcp::adopts(flags) => {}
+                (Transport::Tcp(flags), MidStream::Reset) if flags & tcp_flags::RST == 0 => return Verdict::Reset,
+                (Transport::Tcp(_), _) => return Drop::TcpNotSyn.into(),
+                _ => return Drop::Unsolicited.into(),
+            }
         }
         let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
-            Rule::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
-            Rule::Nat44(index) => {
+            Translation::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
+            Translation::Nat44(index) => {
                 let mapping = match self.mapping(flow, index, at.now) {
                     Ok(mapping) => mapping,
                     Err(reason) => {
@@ -69,13 +75,26 @@ impl<P: Packet> Engine<P> {
         }
     }
 
+    /// What a rule does with a TCP segment in mid-stream. Behind a static entry it is dropped.
+    fn mid_stream(&self, rule: Translation) -> MidStream {
+        match rule {
+            Translation::Nat44(index) => {
+                self.plan.spec.nat44.get(usize::from(index)).map_or(MidStream::Drop, |rule| rule.mid_stream)
+            }
+            Translation::Static(_) => MidStream::Drop,
+        }
+    }
+
     /// The mapping of an inside endpoint: the one that it has (RFC 4787 REQ-1), or a new one.
     pub(super) fn mapping(&mut self, flow: &Flow, rule: u16, now: Time) -> Result<u32, Drop> {
         let pool = self.plan.spec.nat44.get(usize::from(rule)).map_or(0, |rule| rule.pool.0);
         let (inside, port, proto) = (flow.tuple.source, flow.tuple.source_port, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
         match shard.mapping_of_inside(context.secret, inside, port, proto, pool) {
-            Some(mapping) => Ok(mapping),
+            Some(id) => {
+                let keeps = shard.mapping(id).is_some_and(|mapping| recheck::keeps(context.plan, mapping));
+                if keeps { Ok(id) } else { Err(Drop::MappingEnds) }
+            }
             None => shard.add_mapping(&mut context, rule, inside, port, proto),
         }
     }
@@ -99,6 +118,11 @@ impl<P: Packet> Engine<P> {
                 return Drop::Unsolicited.into();
             };
             let Some(rule) = plan.spec.nat44.get(usize::from(mapping.rule)) else { return Drop::Unsolicited.into() };
+            // A reload may have left it to be ended.
+            let covered = plan.policy.covers_source(mapping.rule, rule.from, rule.to, mapping.inside);
+            if !covered || rule.pool.0 != mapping.pool || !recheck::keeps(plan, &mapping) {
+                return Drop::Unsolicited.into();
+            }
             let reference = RuleRef::Nat44(mapping.rule);
             (mapping.inside, mapping.inside_port, id, reference, mapping.filtering, rule.inbound_refresh, rule.to)
         };
@@ -158,7 +182,8 @@ impl<P: Packet> Engine<P> {
         let (class, tcp) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
-                (SessionClass::TcpOpening, Tcp::open(&segment))
+                let tcp = if segment.opens() { Tcp::open(&segment) } else { Tcp::adopt(&segment) };
+                (SessionClass::TcpOpening, tcp)
             }
             Proto::Udp => (SessionClass::Udp, Tcp::default()),
             Proto::Icmp => (SessionClass::Icmp, Tcp::default()),
@@ -203,6 +228,7 @@ impl<P: Packet> Engine<P> {
             shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);
         }
+        self.counters.session_adoptions.add(u64::from(tcp.is_adopted()));
         self.story.session = SessionStep::New;
         Ok((address_delta, transport_delta))
     }
@@ -220,23 +246,6 @@ struct NewSession {
     filtering: Filtering,
     inbound_refresh: bool,
     opened_inside: bool,
-}
-
-/// What translates a flow from inside.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Rule {
-    Static(StaticEntry),
-    /// A NAT44 rule, by index.
-    Nat44(u16),
-}
-
-impl Rule {
-    pub(super) fn reference(&self) -> RuleRef {
-        match self {
-            Rule::Static(entry) => entry.rule,
-            Rule::Nat44(index) => RuleRef::Nat44(*index),
-        }
-    }
 }
 
 /// An outbound tuple as it looks outside. In a reply to a query from outside the inside end has no identifier: it stays 0.

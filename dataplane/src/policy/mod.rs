@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::plan::{Filtering, ForwardProtocol, IpPrefix, PlanError, Spec, ZoneId};
+use crate::plan::{Filtering, ForwardProtocol, IpPrefix, Named, PlanError, Spec, ZoneId};
 use crate::pool::Proto;
 use crate::trace::RuleRef;
 
@@ -64,6 +64,40 @@ pub struct StaticEntry {
     pub outside_zone: ZoneId,
 }
 
+/// What translates a flow from inside.
+#[derive(Clone, Copy, Debug)]
+pub enum Translation {
+    /// A forward or a static entry.
+    Static(StaticEntry),
+    /// A NAT44 rule, by index.
+    Nat44(u16),
+}
+
+impl Translation {
+    /// The part of the configuration that it is.
+    #[must_use]
+    pub const fn reference(&self) -> RuleRef {
+        match self {
+            Translation::Static(entry) => entry.rule,
+            Translation::Nat44(index) => RuleRef::Nat44(*index),
+        }
+    }
+}
+
+impl StaticEntry {
+    /// What stands in a vacant place. No table leads there.
+    const NONE: StaticEntry = StaticEntry {
+        inside: 0,
+        inside_port: 0,
+        external: 0,
+        external_port: 0,
+        rule: RuleRef::None,
+        filtering: Filtering::AddressPortDependent,
+        inside_zone: ZoneId(u8::MAX),
+        outside_zone: ZoneId(u8::MAX),
+    };
+}
+
 /// The compiled rules.
 #[derive(Debug)]
 pub struct Policy {
@@ -99,7 +133,8 @@ impl Policy {
             forwards_in: HashMap::new(),
             forwards_out: HashMap::new(),
         };
-        for (rule, index) in spec.nat44.iter().zip(0..) {
+        for index in spec.rule_order() {
+            let Some(rule) = spec.nat44.get(usize::from(index)).filter(|rule| !rule.is_vacant()) else { continue };
             let (source, destination) = (Match4::all_of(&rule.source), Match4::all_of(&rule.destination));
             policy.rules[usize::from(rule.from.0) * zones + usize::from(rule.to.0)].push(Rule {
                 index,
@@ -109,6 +144,11 @@ impl Policy {
             policy.inside[usize::from(rule.from.0)] = true;
         }
         for (entry, index) in spec.static_nat.iter().zip(0..) {
+            if entry.is_vacant() {
+                // Keeps the places.
+                policy.whole.push(StaticEntry::NONE);
+                continue;
+            }
             policy.inside[usize::from(entry.inside_zone.0)] = true;
             policy.whole.push(StaticEntry {
                 inside: entry.inside.to_bits(),
@@ -126,6 +166,10 @@ impl Policy {
             }
         }
         for (forward, index) in spec.forwards.iter().zip(0..) {
+            if forward.is_vacant() {
+                policy.forwards.push(StaticEntry::NONE);
+                continue;
+            }
             policy.inside[usize::from(forward.inside_zone.0)] = true;
             let proto = match forward.protocol {
                 ForwardProtocol::Tcp => Proto::Tcp,
@@ -169,6 +213,32 @@ impl Policy {
         let rules = self.rules.get(usize::from(from.0) * self.zones + usize::from(to.0))?;
         let covers = |rule: &&Rule| Match4::any(&rule.source, source) && Match4::any(&rule.destination, destination);
         rules.iter().find(covers).map(|rule| rule.index)
+    }
+
+    /// What translates a flow from inside, before it has a session: the static entry that its source has, or the first rule
+    /// that covers it. Addresses in host order; of an ICMP query the port is the identifier.
+    #[must_use]
+    pub fn translation(
+        &self,
+        from: ZoneId,
+        to: ZoneId,
+        source: u32,
+        proto: Option<Proto>,
+        port: u16,
+        destination: u32,
+    ) -> Option<Translation> {
+        let fits = |entry: &StaticEntry| entry.inside_zone == from && entry.outside_zone == to;
+        match self.static_out(source, proto, port).filter(fits) {
+            Some(entry) => Some(Translation::Static(entry)),
+            None => self.rule(from, to, source, destination).map(Translation::Nat44),
+        }
+    }
+
+    /// Whether this NAT44 rule covers a source between these zones, whatever its destination.
+    #[must_use]
+    pub fn covers_source(&self, rule: u16, from: ZoneId, to: ZoneId, source: u32) -> bool {
+        let rules = self.rules.get(usize::from(from.0) * self.zones + usize::from(to.0));
+        rules.is_some_and(|rules| rules.iter().any(|it| it.index == rule && Match4::any(&it.source, source)))
     }
 
     /// Whether an IPv4 destination is the inside of a translation toward `from`: no mapping, no entry (design §5).

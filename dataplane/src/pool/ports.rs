@@ -75,7 +75,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// No blocks yet, for this many external addresses.
+    /// No blocks yet, with room for this many external addresses.
     #[must_use]
     pub fn new(shard: ShardId, externals: usize) -> Self {
         Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into() }
@@ -99,7 +99,7 @@ impl Ports {
         if want.preserve && want.port != 0 && want.range.contains(&want.port) {
             let block = usize::from(want.port) / BLOCK_PORTS;
             let bit = 1u64 << (usize::from(want.port) % BLOCK_PORTS);
-            let ours = address.owned_by(block, self.shard)
+            let ours = (address.owned_by(block, self.shard) && !address.is_closed(block))
                 || (address.plenty() && address.is_free(block) && self.lease(address, external, block));
             if ours && let Some(port) = take(address, want.proto, block, bit, 0) {
                 return Some(port);
@@ -155,7 +155,9 @@ impl Ports {
         for _ in 0..limit {
             let number = usize::from(block);
             let entry = address.blocks.get(number)?;
-            if let Some(port) = take(address, class.want.proto, number, class.mask(number), seed) {
+            if !address.is_closed(number)
+                && let Some(port) = take(address, class.want.proto, number, class.mask(number), seed)
+            {
                 return Some(port);
             }
             block = entry.next.load(Ordering::Relaxed);

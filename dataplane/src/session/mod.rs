@@ -13,6 +13,7 @@ pub mod index;
 pub mod pages;
 #[allow(unsafe_code)]
 pub mod prefetch;
+pub mod recheck;
 pub mod record;
 pub mod slab;
 pub mod tcp;
@@ -221,7 +222,7 @@ impl Shard {
             permissions: Slab::new(SlabArena::<Permission>::segments_for(sessions, 1)),
             timers: Wheel::new(now),
             hold_downs: Wheel::new(now),
-            ports: Ports::new(id, plan.externals.len()),
+            ports: Ports::new(id, plan.capacity),
         }
     }
 
@@ -411,7 +412,10 @@ impl Shard {
         let known = self.subscriber(context, inside, pool);
         let (external, external_port) = self.take_port(context, externals, known, spec.pooling, inside, &want)?;
         let subscriber = match known {
-            Some(id) => Some(id),
+            Some(id) => {
+                self.pair_anew(context, id, external);
+                Some(id)
+            }
             None => self.add_subscriber(context, Subscriber { inside, pool, external, mappings: 0 }),
         };
         let Some(subscriber) = subscriber else {
@@ -425,11 +429,7 @@ impl Shard {
             external,
             pool,
             proto,
-            filtering: match proto {
-                Proto::Tcp => spec.filtering.tcp,
-                Proto::Udp => spec.filtering.udp,
-                Proto::Icmp => spec.filtering.icmp,
-            },
+            filtering: spec.filtering.of(proto),
             rule,
             sessions: 0,
             deadline: Time::ZERO,
@@ -468,6 +468,13 @@ impl Shard {
         self.index.find(hash, matches).map(|value| value & ID_MASK)
     }
 
+    /// A subscriber whose address has left the pool has got a port at another one: that is its address now.
+    fn pair_anew(&mut self, context: &Context, id: u32, external: u32) {
+        if let Some(subscriber) = self.subscribers.get_mut(id).filter(|it| !is_paired(context, it)) {
+            subscriber.external = external;
+        }
+    }
+
     fn add_subscriber(&mut self, context: &mut Context, subscriber: Subscriber) -> Option<u32> {
         let id = self.subscribers.insert(&mut context.arenas.subscribers, subscriber)?;
         let hash = context.secret.endpoint_hash(Kind::Subscriber, subscriber.inside, subscriber.pool, Proto::Tcp, 0);
@@ -494,8 +501,8 @@ impl Shard {
             let random = |attempt| secret.choice(shard, inside, want.port, want.proto, attempt);
             self.ports.allocate(context.leases, external, want, random).map(|port| (external, port))
         };
-        let paired = known.and_then(|id| self.subscribers.get(id)).map(|subscriber| subscriber.external);
-        if let Some(external) = paired {
+        let paired = known.and_then(|id| self.subscribers.get(id)).filter(|it| is_paired(context, it));
+        if let Some(external) = paired.map(|subscriber| subscriber.external) {
             let found = at(external);
             if found.is_some() || pooling == crate::plan::Pooling::Paired {
                 return found.ok_or(Drop::NoPort);
@@ -681,6 +688,12 @@ impl Shard {
         }
         budget == 0
     }
+}
+
+/// Whether the address that a subscriber is paired with is still given out by its pool.
+fn is_paired(context: &Context, subscriber: &Subscriber) -> bool {
+    let external = context.plan.externals.get(subscriber.external as usize);
+    external.is_some_and(|it| !it.draining && it.pool.is_some_and(|pool| pool.0 == subscriber.pool))
 }
 
 /// Both index entries of a mapping.

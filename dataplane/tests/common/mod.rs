@@ -270,6 +270,35 @@ impl Lab {
         assert_eq!(self.counters.drops(reason), before + 1, "dropped as {}: {:?}", reason.name(), self.drops());
     }
 
+    /// Goes over to another configuration, and lets every session be checked against it.
+    #[track_caller]
+    pub fn reload(&mut self, spec: Spec) {
+        self.begin_reload(spec);
+        let mut seen = self.run();
+        while seen.swept.is_none() {
+            seen = self.run();
+        }
+        assert_eq!(seen.swept, Some(self.worker.engine().plan().spec.generation));
+        self.end_reload();
+    }
+
+    /// The first half of a reload: the new plan is in force, no session has been checked.
+    #[track_caller]
+    pub fn begin_reload(&mut self, spec: Spec) {
+        let old = Arc::clone(self.worker.engine().plan());
+        let spec = Spec { generation: old.spec.generation + 1, ..spec };
+        let plan = Arc::new(Plan::succeed(&old, &self.leases, spec).expect("a plan"));
+        self.leases = Arc::new(self.leases.succeed(&old, &plan));
+        self.to_worker.send(ToWorker::Plan { plan, leases: Arc::clone(&self.leases) }).unwrap();
+    }
+
+    /// The second half: every session has been checked.
+    pub fn end_reload(&mut self) {
+        let plan = Arc::clone(self.worker.engine().plan());
+        self.leases.open(&plan);
+        self.check();
+    }
+
     /// Polls until nothing moves any more.
     pub fn run(&mut self) -> Seen {
         let mut seen = Seen::default();
@@ -296,12 +325,13 @@ impl Lab {
             let interfaces = self.worker.engine().plan().spec.interfaces.clone();
             for (wire, port) in self.worker.devices_mut().iter_mut().zip(0..) {
                 for frame in wire.tx.drain(..) {
-                    let vlan = if frame[12..14] == [0x81, 0] {
-                        Some(u16::from_be_bytes([frame[14], frame[15]]))
-                    } else {
-                        None
+                    let tags = tags(&frame);
+                    let has_them = |it: &InterfaceSpec| match (it.outer_vlan, it.vlan) {
+                        (Some(outer), Some(vlan)) => tags == [(0x88a8, outer), (0x8100, vlan)],
+                        (_, Some(vlan)) => tags == [(0x8100, vlan)],
+                        _ => tags.is_empty(),
                     };
-                    let interface = interfaces.iter().position(|it| it.port == PortId(port) && it.vlan == vlan);
+                    let interface = interfaces.iter().position(|it| it.port == PortId(port) && has_them(it));
                     seen.frames.push((InterfaceId(interface.expect("a known interface") as u16), frame));
                 }
             }
@@ -470,6 +500,13 @@ pub fn icmp(
     frame
 }
 
+/// The VLAN tags of a frame that the gateway sent, outermost first: type and identifier.
+pub fn tags(frame: &[u8]) -> Vec<(u16, u16)> {
+    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let tags = (12..).step_by(4).map(|at| (word(at), word(at + 2)));
+    tags.take_while(|(kind, _)| matches!(kind, 0x8100 | 0x88a8 | 0x9100)).collect()
+}
+
 /// A frame as another station sees it, read and verified by etherparse: all checksums are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -490,11 +527,7 @@ pub fn read(frame: &[u8]) -> Read {
     let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("not IPv4: {frame:02x?}") };
     let header = ip.header();
     assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum(), "IPv4 header checksum");
-    assert_eq!(
-        usize::from(header.total_len()) + 14 + if frame[12..14] == [0x81, 0] { 4 } else { 0 },
-        frame.len(),
-        "no padding"
-    );
+    assert_eq!(usize::from(header.total_len()) + 14 + 4 * tags(frame).len(), frame.len(), "no padding");
     let (source, destination) = (header.source_addr(), header.destination_addr());
     let transport = ip.payload().payload.to_vec();
     let (ports, payload) = match &sliced.transport {
@@ -555,7 +588,7 @@ pub fn read6(frame: &[u8]) -> Read6 {
     let header = ip.header();
     let (source, destination) = (header.source(), header.destination());
     let link = frame.len() - 40 - usize::from(header.payload_length());
-    assert_eq!(link, if frame[12..14] == [0x81, 0] { 18 } else { 14 }, "no padding");
+    assert_eq!(link, 14 + 4 * tags(frame).len(), "no padding");
     match &sliced.transport {
         Some(TransportSlice::Udp(udp)) => {
             let computed = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload()).unwrap();

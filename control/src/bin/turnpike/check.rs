@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
 use dataplane::plan::{
-    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MssClamp, Nat44Rule, NextHop,
-    Pooling, PortForward, Spec, ZoneId,
+    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule,
+    NextHop, Pooling, PortForward, Spec, ZoneId,
 };
 
 /// Say what a configuration file means, or what is wrong with it
@@ -119,9 +119,10 @@ impl Report<'_> {
                 Device::Pci(pci) => format!("PCI {pci}"),
             };
             let interfaces = self.spec().interfaces.iter().filter(|interface| usize::from(interface.port.0) == i);
-            let interfaces = interfaces.map(|interface| match interface.vlan {
-                Some(vlan) => format!("{} (tag {vlan})", interface.name),
-                None => format!("{} (untagged)", interface.name),
+            let interfaces = interfaces.map(|interface| match (interface.outer_vlan, interface.vlan) {
+                (Some(outer), Some(vlan)) => format!("{} (tag {vlan} within {outer})", interface.name),
+                (_, Some(vlan)) => format!("{} (tag {vlan})", interface.name),
+                (_, None) => format!("{} (untagged)", interface.name),
             });
             let descriptors = format!("{}, {}", port.rx_descriptors, port.tx_descriptors);
             table.row([&port.name, &device, &descriptors, &list(interfaces)]);
@@ -130,7 +131,8 @@ impl Report<'_> {
     }
 
     fn interfaces(&self) -> Table {
-        let mut table = Table::new(&["interface", "zone", "addresses", "MTU", "MSS clamp", "static neighbours"]);
+        let header = ["interface", "zone", "Ethernet address", "addresses", "MTU", "MSS clamp", "static neighbours"];
+        let mut table = Table::new(&header);
         for interface in &self.spec().interfaces {
             let clamp = match interface.mss_clamp {
                 MssClamp::Off => "off".to_owned(),
@@ -140,7 +142,8 @@ impl Report<'_> {
             let neighbours = interface.neighbours.iter().map(|(address, mac)| format!("{address} at {mac}"));
             let zone = self.zone(interface.zone);
             let addresses = list(&interface.addresses);
-            table.row([&interface.name, &zone, &addresses, &interface.mtu, &clamp, &list(neighbours)]);
+            let mac = if interface.mac == MacAddr::default() { "the port's".into() } else { interface.mac.to_string() };
+            table.row([&interface.name, &zone, &mac, &addresses, &interface.mtu, &clamp, &list(neighbours)]);
         }
         table
     }

@@ -7,9 +7,11 @@ mod check;
 mod replay;
 mod run;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
@@ -31,6 +33,12 @@ enum Command {
     Check(check::Args),
     Replay(replay::Args),
     Run(run::Args),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -38,6 +46,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Man { directory } => man(&directory),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {
@@ -49,4 +58,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     })
+}
+
+fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Cli::command(), directory).with_context(|| directory.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,129 @@
+//! Sessions and mappings under a new configuration: which go on, and which end.
+//!
+//! A session remembers the generation of the plan that it was checked against. When another plan has come, it is checked
+//! again on its next packet, and a bounded sweep does the rest, after which nothing refers to what the new plan left out.
+//!
+//! A session goes on if its packets would be translated by the same rule to the same external address and port. So it
+//! ends when its rule is gone, covers it no more or comes later than another that covers it, when the rule has another
+//! pool, and when its address or port now belongs to something else. An address that merely left its pool is drained: what
+//! is mapped to it goes on.
+
+use super::{Context, Mapping, Session, Shard};
+use crate::plan::Plan;
+use crate::policy::Translation;
+use crate::trace::RuleRef;
+
+/// Segments of 32 records that one step of a sweep looks at.
+const SEGMENTS: usize = 4;
+
+/// How far a sweep is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    /// The shard.
+    pub shard: usize,
+    /// Its sessions are done, and the mappings come.
+    mappings: bool,
+    /// The segment.
+    place: usize,
+}
+
+/// Whether a mapping's port is still one that its pool gives out, or gave out and now drains.
+pub fn keeps(plan: &Plan, mapping: &Mapping) -> bool {
+    let Some(external) = plan.externals.get(mapping.external as usize) else { return false };
+    let Some(pool) = external.pool.filter(|pool| pool.0 == mapping.pool) else { return false };
+    let Some(pool) = plan.spec.pools.get(usize::from(pool.0)) else { return false };
+    let block = mapping.external_port / 64;
+    external.draining || (pool.ports.contains(&mapping.external_port) && !external.static_blocks.contains(&block))
+}
+
+/// Whether the plan would translate the session's packets as the session does.
+fn allows(plan: &Plan, session: &Session, mapping: Option<&Mapping>) -> bool {
+    let (from, to) = (session.inside_zone, session.outside_zone);
+    let (inside, outside) = (&session.inside, &session.outside);
+    match session.rule {
+        RuleRef::None => false,
+        RuleRef::Forward(_) | RuleRef::Static(_) => {
+            let external = plan.external(outside.source).map(|(_, external)| external.static_nat);
+            external
+                .and_then(|whole| plan.policy.static_in(outside.source, whole, session.proto, outside.source_port))
+                .is_some_and(|entry| {
+                    entry.rule == session.rule
+                        && (entry.inside, entry.inside_port) == (inside.source, inside.source_port)
+                        && (entry.inside_zone, entry.outside_zone) == (from, to)
+                })
+        }
+        RuleRef::Nat44(rule) => {
+            let covered = if session.opened_inside {
+                let port = inside.source_port;
+                let found =
+                    plan.policy.translation(from, to, inside.source, Some(session.proto), port, inside.destination);
+                matches!(found, Some(Translation::Nat44(found)) if found == rule)
+            } else {
+                // A mapping lets strangers in that its rule's destinations leave out.
+                plan.policy.covers_source(rule, from, to, inside.source)
+            };
+            let pool = plan.spec.nat44.get(usize::from(rule)).map(|rule| rule.pool.0);
+            covered && mapping.is_some_and(|mapping| pool == Some(mapping.pool) && keeps(plan, mapping))
+        }
+    }
+}
+
+impl Shard {
+    /// Checks a session against the plan in force. False: the plan does not allow it, and it has ended.
+    pub fn recheck(&mut self, context: &mut Context, id: u32) -> bool {
+        let Some(session) = self.sessions.get(id).copied() else { return false };
+        if !allows(context.plan, &session, self.mappings.get(session.mapping)) {
+            context.counters.session_reload_ends.add(1);
+            self.remove_session(context, id);
+            return false;
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.generation = context.plan.spec.generation;
+        }
+        if let (RuleRef::Nat44(rule), Some(mapping)) = (session.rule, self.mappings.get_mut(session.mapping))
+            && let Some(spec) = context.plan.spec.nat44.get(usize::from(rule))
+        {
+            // What it lets in from now on. A stricter filtering holds at once.
+            mapping.rule = rule;
+            mapping.filtering = spec.filtering.of(mapping.proto);
+        }
+        true
+    }
+
+    /// Takes a sweep one step further through this shard. True: the shard is done.
+    pub(crate) fn sweep(&mut self, context: &mut Context, sweep: &mut Sweep) -> bool {
+        for _ in 0..SEGMENTS {
+            let place = sweep.place;
+            sweep.place += 1;
+            if !sweep.mappings {
+                match self.sessions.ids_in(place) {
+                    Some(ids) => ids.for_each(|id| {
+                        let generation = context.plan.spec.generation;
+                        if self.sessions.get(id).is_some_and(|session| session.generation != generation) {
+                            self.recheck(context, id);
+                        }
+                    }),
+                    None => (sweep.mappings, sweep.place) = (true, 0),
+                }
+            } else {
+                match self.mappings.ids_in(place) {
+                    Some(ids) => ids.for_each(|id| self.recheck_held(context, id)),
+                    None => {
+                        *sweep = Sweep { shard: sweep.shard + 1, ..Sweep::default() };
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// A mapping that only holds its port down does not hold it against a plan that gives the port to something else.
+    fn recheck_held(&mut self, context: &mut Context, id: u32) {
+        let held = |mapping: &Mapping| mapping.sessions == 0 && !keeps(context.plan, mapping);
+        let Some(mapping) = self.mappings.get(id).copied().filter(held) else { return };
+        self.hold_downs.disarm(&mut self.mappings, id);
+        context.counters.mappings_held.sub(1);
+        self.free_mapping(context, id, &mapping);
+    }
+}
