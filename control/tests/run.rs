@@ -25,6 +25,7 @@ interfaces:
   inside: {port: lan, zone: inside, addresses: [192.168.1.1/24]}
   uplink: {port: wan, zone: outside, addresses: [198.51.100.2/24]}
 metrics: {listen: "METRICS"}
+control: {socket: "SOCKET"}
 "#;
 
 /// Starts `turnpike run` with this configuration.
@@ -35,7 +36,8 @@ fn start(dir: &tempfile::TempDir, config: &str) -> Child {
 /// The same, with more in its environment.
 fn start_under(dir: &tempfile::TempDir, config: &str, environment: &[(&str, &str)]) -> Child {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let config = config.replace("METRICS", &free);
+    let socket = dir.path().join("control.sock");
+    let config = config.replace("METRICS", &free).replace("SOCKET", socket.to_str().unwrap());
     let path = dir.path().join("turnpike.yaml");
     fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));

@@ -595,6 +595,9 @@ pub enum PlanError {
 /// Most external addresses of a plan.
 pub const EXTERNALS_MAX: usize = 65_536;
 
+/// Most interfaces of a plan: so many are counted.
+pub const INTERFACES_MAX: usize = 4096;
+
 /// External addresses that there is room for at least: twice as many as at start, and no fewer than this.
 const CAPACITY_MIN: usize = 1024;
 
@@ -919,8 +922,8 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     let interface = |id: InterfaceId, what: String| {
         if usize::from(id.0) < spec.interfaces.len() { Ok(()) } else { Err(PlanError::Dangling(what)) }
     };
-    if spec.interfaces.len() >= usize::from(u16::MAX) {
-        return Err(PlanError::TooMany("interfaces", usize::from(u16::MAX)));
+    if spec.interfaces.len() > INTERFACES_MAX {
+        return Err(PlanError::TooMany("interfaces", INTERFACES_MAX));
     }
     for it in spec.interfaces.iter().filter(|it| !it.is_vacant()) {
         zone(it.zone, format!("interface {}", it.name))?;

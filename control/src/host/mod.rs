@@ -267,6 +267,11 @@ impl Host {
         self.announce_external = now + link::ANNOUNCE_INTERVAL;
     }
 
+    /// Works by another plan from now on, with the same interfaces, links and external addresses.
+    pub fn adopt(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+    }
+
     /// Takes in a frame: untagged Ethernet, from its destination address on.
     pub fn receive(&mut self, interface: InterfaceId, frame: &[u8], now: Time, out: &mut Vec<ToWorker>) {
         self.counters.received += 1;

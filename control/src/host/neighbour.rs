@@ -215,19 +215,11 @@ impl Table {
     }
 
     /// Removes a neighbour, here and in the workers' tables.
-    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+    pub fn forget_one(&mut self, key: Key, effects: &mut Vec<Effect>) {
         if self.contains(key) {
             self.remove(key);
             effects.push(publish(key, NeighbourState::Failed));
         }
-    }
-
-    /// The link is down: what was known of its neighbours may no longer hold when it is back, and who waits for one waits in
-    /// vain. Those of the configuration stay.
-    pub fn forget_all(&mut self, interface: InterfaceId, effects: &mut Vec<Effect>) {
-        let known = self.entries.iter().filter(|(key, entry)| key.0 == interface && entry.state != NudState::Permanent);
-        let known: Vec<_> = known.map(|(&key, _)| key).collect();
-        known.into_iter().for_each(|key| self.forget(key, effects));
     }
 
     /// When [`Table::poll`] has something to do.
@@ -304,6 +296,19 @@ impl Table {
             _ => {}
         }
         true
+    }
+
+    /// The link is down: what was known of its neighbours may no longer hold when it is back, and who waits for one waits in
+    /// vain. Those of the configuration stay.
+    pub fn forget(&mut self, interface: InterfaceId, effects: &mut Vec<Effect>) {
+        let there = self.entries.iter().filter(|(key, entry)| key.0 == interface && entry.state != NudState::Permanent);
+        let gone: Vec<_> = there.map(|(&key, entry)| (key, entry.state)).collect();
+        for (key, state) in gone {
+            if state != NudState::Failed {
+                effects.push(publish(key, NeighbourState::Failed));
+            }
+            self.remove(key);
+        }
     }
 
     /// Does what is due.

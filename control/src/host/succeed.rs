@@ -33,7 +33,7 @@ impl Host {
             !same || own || (neighbour.state == NudState::Permanent && !listed(neighbour.address))
         });
         let strangers: Vec<_> = strangers.map(|neighbour| (neighbour.interface, neighbour.address)).collect();
-        strangers.into_iter().for_each(|key| self.neighbours.forget(key, &mut effects));
+        strangers.into_iter().for_each(|key| self.neighbours.forget_one(key, &mut effects));
         for (id, spec) in ids() {
             for &(address, mac) in &spec.neighbours {
                 self.neighbours.insert_permanent((id, address), mac, now, &mut effects);
@@ -41,7 +41,7 @@ impl Host {
         }
         let is_up = |spec: &InterfaceSpec| !plan.spec.links_down.contains(&spec.port);
         for (id, _) in ids().filter(|(_, spec)| !is_up(spec)) {
-            self.neighbours.forget_all(id, &mut effects);
+            self.neighbours.forget(id, &mut effects);
         }
         self.apply(effects, out);
 

@@ -121,7 +121,9 @@ pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
 }
 
 fn process(page: &mut Page, state: &State) {
-    let started = state.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let (loaded, loaded_at) = (f64::from(u8::from(state.reload.0)), since_epoch(state.reload.1));
+    let started = since_epoch(state.started);
     page.gauge(
         "build_info",
         "Always 1; the program's version.",
@@ -129,9 +131,14 @@ fn process(page: &mut Page, state: &State) {
         [([env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
     );
     page.gauge("start_time_seconds", "When the process started, since the Unix epoch.", [], [([], started)]);
-    page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], 1.0)]);
+    page.gauge(
+        "config_last_reload_successful",
+        "1 if the configuration was last read without error.",
+        [],
+        [([], loaded)],
+    );
     let help = "When the configuration in use was read, since the Unix epoch.";
-    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], started)]);
+    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], loaded_at)]);
     let ready = f64::from(u8::from(state.ready));
     page.gauge("ready", "1 while packets are forwarded; what /readyz says.", [], [([], ready)]);
 }

@@ -90,6 +90,8 @@ pub struct Metrics {
 struct State {
     started: SystemTime,
     ready: bool,
+    /// Whether the configuration was last read without error, and when the one in use was read.
+    reload: (bool, SystemTime),
     plan: Arc<Plan>,
     leases: Arc<Leases>,
     workers: Vec<Arc<Counters>>,
@@ -101,7 +103,15 @@ impl Metrics {
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, workers: Vec<Arc<Counters>>) -> Self {
         let (started, sample) = (SystemTime::now(), Sample::default());
-        let state = Arc::new(Mutex::new(State { started, ready: false, plan, leases, workers, sample }));
+        let state = Arc::new(Mutex::new(State {
+            started,
+            ready: false,
+            reload: (true, started),
+            plan,
+            leases,
+            workers,
+            sample,
+        }));
         let registry = Registry::new();
         registry.register(Box::new(Scrape(Arc::clone(&state)))).expect("the only collector of this registry");
         Metrics { registry, state }
@@ -110,6 +120,12 @@ impl Metrics {
     /// Says whether packets are being forwarded.
     pub fn set_ready(&self, ready: bool) {
         lock(&self.state).ready = ready;
+    }
+
+    /// The configuration has been read again, and was applied or refused.
+    pub fn reloaded(&self, applied: bool) {
+        let mut state = lock(&self.state);
+        state.reload = (applied, if applied { SystemTime::now() } else { state.reload.1 });
     }
 
     /// Whether packets are being forwarded.

@@ -9,7 +9,7 @@ use dataplane::packet::Packet;
 use dataplane::time::Time;
 use tracing::{info, warn};
 
-use super::Gateway;
+use super::{Gateway, Order};
 
 /// How soon a worker's full inbox is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
@@ -18,8 +18,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(1);
 const MESSAGES: usize = 256;
 
 impl Gateway {
-    /// The control loop. Returns when `stop` says something, or is gone. A worker that is lost ends the process.
-    pub fn run(mut self, stop: &Receiver<&'static str>) {
+    /// The control loop. Returns when `orders` say so, or are gone. A worker that is lost ends the process.
+    pub fn run(mut self, orders: &Receiver<Order>) {
         let mut out = Vec::new();
         // Links first: on those that are down there is nobody to announce an address to.
         self.look(self.clock.now(), &mut out);
@@ -32,13 +32,23 @@ impl Gateway {
             let wait = self.due().since(self.clock.now());
             let first = select! {
                 recv(self.from_workers) -> message => message.ok(),
-                recv(stop) -> reason => {
-                    info!(reason = reason.unwrap_or("asked to"), "stopping");
-                    break;
+                recv(orders) -> order => {
+                    match order {
+                        Ok(Order::Reload) => {
+                            // What it says of it is in the log.
+                            let _ = self.reload(false, self.clock.now(), &mut out);
+                        }
+                        Ok(Order::Stop(reason)) => {
+                            info!(reason, "stopping");
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                    None
                 }
                 recv(self.requests) -> request => {
                     match request {
-                        Ok(request) => self.request(request),
+                        Ok(request) => self.request(request, &mut out),
                         // Its server is gone, or there is none.
                         Err(_) => self.requests = never(),
                     }
@@ -81,7 +91,7 @@ impl Gateway {
             FromWorker::NeighbourUsed { interface, address } => self.host.neighbour_used(interface, address, now, out),
             FromWorker::Spent(message) => drop(message),
             FromWorker::Walked(walk) => self.walked(walk),
-            FromWorker::Swept { .. } => {}
+            FromWorker::Swept { generation } => self.swept(generation, now),
         }
     }
 

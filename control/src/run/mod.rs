@@ -11,6 +11,7 @@
 mod checksums;
 mod control;
 mod plan;
+mod reload;
 mod requests;
 pub mod service;
 mod watch;
@@ -18,7 +19,6 @@ mod worker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, P
 use dataplane::dpdk::{available_cores, check_cores};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::plan::{MacAddr, Plan, PlanError, PortId};
+use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
@@ -38,6 +38,7 @@ use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
 use checksums::ChecksumWatch;
+use reload::Reload;
 use requests::Walks;
 use service::Service;
 use watch::Watch;
@@ -141,11 +142,20 @@ impl Clock {
     }
 }
 
+/// What a gateway is told from outside, by signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again.
+    Reload,
+    /// Stop, for this reason.
+    Stop(&'static str),
+}
+
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
-    /// The configuration's files.
-    files: Vec<PathBuf>,
+    /// What is running was read from, and how a reload stands.
+    reload: Reload,
     /// What the workers work by, or are about to.
     plan: Arc<Plan>,
     leases: Arc<Leases>,
@@ -154,9 +164,9 @@ pub struct Gateway {
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    checksums: ChecksumWatch,
     watch: Watch,
     service: Service,
-    checksums: ChecksumWatch,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
     /// Answers on the control socket until it is dropped.
@@ -198,7 +208,7 @@ impl Gateway {
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
         let mut workers = Vec::new();
         for ((&core, pool), queues) in cores.iter().zip(&pools).zip(queues) {
-            let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+            let counters = Arc::new(Counters::new(INTERFACES_MAX));
             let engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), clock.now());
             let backoff = Backoff::new(cpu.poll_on(usable.len()));
             workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
@@ -215,11 +225,11 @@ impl Gateway {
         if let Some(path) = &config.control.socket {
             info!(path = %path.display(), "control socket");
         }
-        let (watch, service) = (Watch::new(ports.len(), workers.len()), Service::from_environment());
-        let (files, walks) = (config.files.clone(), Walks::default());
         Ok(Gateway {
             clock,
-            files,
+            reload: Reload::new(config),
+            watch: Watch::new(ports.len(), workers.len()),
+            service: Service::from_environment(),
             plan,
             leases,
             host,
@@ -227,13 +237,11 @@ impl Gateway {
             workers,
             from_workers,
             metrics,
-            watch,
-            service,
             checksums: ChecksumWatch::default(),
             server,
             control,
             requests,
-            walks,
+            walks: Walks::default(),
         })
     }
 }
@@ -255,10 +263,8 @@ fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
 
 fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
-    let default = MempoolConfig::default();
-    // The Ethernet header and two tags on top of the MTU.
-    let frame_size = default.frame_size.max(mtu.saturating_add(22));
-    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    let frame_size = MempoolConfig::frame_size_for(mtu);
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
@@ -271,19 +277,24 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
-        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
-        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
+        let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
+        let own = interfaces().map(|interface| interface.mac).filter(|&mac| mac != MacAddr::default());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
-            mtu,
+            mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
+            two_tags,
+            more_macs: own.collect(),
             ..PortConfig::new(device)
         };
         let (opened, queues) =
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
+        let (mtu, promiscuous) = (about.mtu, about.promiscuous);
+        info!(port = port.name, device = about.device, driver, %mac, promiscuous, mtu, link, "port open");
         for (worker, queue) in by_worker.iter_mut().zip(queues) {
             worker.push(queue);
         }
@@ -296,6 +307,11 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
 fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(no_randomness)?;
+    Ok(Plan::compile(spec(config, ports, secret, 1))?)
+}
+
+/// What the plan is compiled from: the configuration, with the ports' addresses.
+fn spec(config: &Config, ports: &[(String, Port)], secret: [u8; 16], generation: u32) -> Spec {
     let mac = |id: PortId| match ports.get(usize::from(id.0)).map(|(_, port)| port.mac()) {
         Some(mac) if mac != MacAddr::default() => mac,
         // A device without a notion of addresses: any that is ours alone will do.
@@ -304,7 +320,7 @@ fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> 
             MacAddr([0x02, secret[0], secret[1], secret[2], high, low])
         }
     };
-    Ok(Plan::compile(config.spec(&mac, secret, 1))?)
+    config.spec(&mac, secret, generation)
 }
 
 fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {

@@ -169,12 +169,13 @@ impl Gateway {
             self.republish(now, out);
             self.service.status(&self.status());
         }
+        let ports = self.watch.ports.iter().map(|seen| seen.sample.clone()).collect();
+        self.let_go();
         let counters: Vec<&Counters> = self.workers.iter().map(|worker| &*worker.counters).collect();
         let interfaces = self.plan.spec.interfaces.iter().map(|interface| interface.name.as_str());
         for warning in self.checksums.look(interfaces, &counters) {
             warn!("{warning}");
         }
-        let ports = self.watch.ports.iter().map(|seen| seen.sample.clone()).collect();
         let mempools = self.workers.iter().map(|worker| {
             let size = u64::from(worker.pool.size());
             MempoolSample { free: size.saturating_sub(u64::from(worker.pool.in_use())), size }
