@@ -81,7 +81,7 @@ def _under_load(scene: Scene) -> Seen:
         done["upload"] = upload(scene, scene.lab.h1, f"http://{SERVER}", "under-reload")
 
     def pings() -> None:
-        done["ping"] = ping(scene.lab.h2, SERVER, "-i", "0.02", count=300)
+        done["ping"] = ping(scene.lab.h2, SERVER, "-i", "0.02", "-w", "30", count=300)
 
     threads = [threading.Thread(target=load), threading.Thread(target=pings)]
     for thread in threads:
@@ -123,7 +123,7 @@ def _refused(scene: Scene) -> Seen:
     more = configuration().replace("size: 256M", "size: 300M")
     said = refused(scene, more, "boot.memory.size", "restart")
     refused(scene, configuration().replace("wan: {device", "dmz: {device"), "interfaces.uplink.port", "wan")
-    refused(scene, "version: 1\n\tports:\n", f"{turnpike(scene).path}:2:1")
+    refused(scene, "version: 1\n\tports:\n", f"{turnpike(scene).path}:", "not YAML", "tab")
     ping(scene.lab.h1, SERVER)
     reload(scene, configuration())
     expect(turnpike(scene).metrics()[SUCCESSFUL] == 1, "the metric remembers the refusal")
@@ -200,7 +200,7 @@ def _drain(scene: Scene) -> Seen:
         if address != POOL[0]:
             expect(draining == [address], f"{draining} is drained, not {address}")
             turnpike(scene).ctl("session", "flush", "--external", address)
-            wait_for(lambda: f"drained: the address is no longer ours" in scene.lab.log("turnpike"), 5, "its end")
+            wait_for(lambda: "drained: the address is no longer ours" in scene.lab.log("turnpike"), 5, "its end")
     reload(scene, configuration())
     return Seen(f"{address} left, {elsewhere} took over")
 

@@ -74,7 +74,7 @@ impl Config {
         });
         let files: Vec<PathBuf> = sources.iter().map(|(path, _)| path.clone()).collect();
         match (config, problems.into_error(&files)) {
-            (Some(config), None) => Ok(Config { files, ..config }),
+            (Some(config), None) => Ok(config),
             (_, Some(error)) => Err(error),
             (None, None) => Err(ConfigError { problems: vec![problem(Path::new(""), "no file is named; name one")] }),
         }
