@@ -9,7 +9,7 @@ packages=(
     # the laboratory, its clients and servers
     bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
     # judges
-    prometheus python3-scapy tshark
+    prometheus python3-jsonschema python3-scapy python3-yaml tshark
 )
 
 # Rust: any cargo from 1.88 on will do. Debian 12 keeps a recent one for its browsers.

@@ -206,6 +206,14 @@ impl Lab {
         self.call(|host, now, out| host.neighbour_used(interface, address.into(), now, out))
     }
 
+    fn link(&mut self, port: u16, up: bool) -> Vec<Seen> {
+        let mut down = self.host.plan().spec.links_down.clone();
+        down.retain(|&it| it != PortId(port));
+        down.extend(Some(PortId(port)).filter(|_| !up));
+        let plan = Arc::new(self.host.plan().with_links_down(down).unwrap());
+        self.call(|host, now, out| host.succeed(plan, now, out))
+    }
+
     /// Lets time pass, polling exactly when the host asks for it; what was said, with the seconds since the call.
     fn run(&mut self, span: Duration) -> Vec<(f64, Seen)> {
         let (start, end) = (self.now, self.now + span);
@@ -725,6 +733,116 @@ fn a_static_neighbour_is_never_changed_and_never_asked_for() {
     assert_eq!(lab.receive(INSIDE, &arp_request(CLIENT, address, INSIDE4)), [frame(INSIDE, &hex(&reply))]);
     assert_eq!(lab.run(Duration::from_secs(1_000_000)), []);
     assert_eq!(lab.state(INSIDE, address), Some(NudState::Permanent));
+}
+
+/// The ports of the interfaces.
+const LAN: u16 = 0;
+const WAN: u16 = 1;
+
+fn on_uplink(seen: &[Seen]) -> Vec<Seen> {
+    seen.iter().filter(|seen| matches!(seen, Seen::Frame(UPLINK, _))).cloned().collect()
+}
+
+/// An address of the uplink's own and nothing else there.
+fn plain() -> Spec {
+    Spec { static_nat: Vec::new(), forwards: Vec::new(), pools: Vec::new(), ..spec() }
+}
+
+#[test]
+fn neighbours_behind_a_link_that_goes_down_are_forgotten_and_who_waits_for_one_is_told() {
+    let mut lab = Lab::settled(spec());
+    lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4));
+    lab.receive(INSIDE, &arp_request(CLIENT, CLIENT4, INSIDE4));
+    lab.resolve(UPLINK, [198, 51, 100, 9]);
+    let failed = |last| Seen::Failed(UPLINK, [198, 51, 100, last].into());
+    assert_eq!(lab.link(WAN, false), [failed(1), failed(9)]);
+    // Nothing is asked there any more, not even by one who had not heard of it yet.
+    assert_eq!(lab.resolve(UPLINK, ROUTER4), [failed(1)]);
+    assert_eq!(lab.used(UPLINK, ROUTER4), []);
+    assert_eq!(lab.link(WAN, false), [], "no news");
+    assert_eq!(lab.run(Duration::from_secs(600)), []);
+    assert_eq!(lab.state(UPLINK, ROUTER4), None);
+    // The other link has nothing to do with it; nor has what the file says.
+    assert_eq!(lab.state(INSIDE, CLIENT4), Some(NudState::Stale));
+    assert_eq!(lab.link(LAN, false), [Seen::Failed(INSIDE, CLIENT4.into())]);
+    assert_eq!(lab.state(INSIDE, [192, 168, 1, 77]), Some(NudState::Permanent));
+    // Up again, neighbours are found as ever.
+    lab.link(WAN, true);
+    assert_eq!(lab.resolve(UPLINK, ROUTER4), [frame(UPLINK, ARP_REQUEST)]);
+    let answer = lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    assert_eq!(answer, [Seen::Reachable(UPLINK, ROUTER4.into(), ROUTER)]);
+}
+
+/// RFC 5227 §3, RFC 4861 §7.2.6: who has moved meanwhile, or behind another switch port, learns where the gateway is.
+#[test]
+fn addresses_are_announced_again_when_a_link_comes_back() {
+    let mut lab = Lab::settled(plain());
+    assert_eq!(lab.link(WAN, false), []);
+    lab.run(Duration::from_secs(5));
+    let announced = [GRATUITOUS, UNSOLICITED_GLOBAL, UNSOLICITED_LINK_LOCAL].map(|hex| frame(UPLINK, hex));
+    assert_eq!(lab.link(WAN, true), announced);
+    assert_eq!(lab.link(WAN, true), [], "no news");
+    assert_eq!(lab.run(Duration::from_secs(60)), announced.map(|frame| (2.0, frame)));
+    // And those of others that the gateway answers for on that link, but not on another.
+    let mut lab = Lab::settled(spec());
+    for port in [LAN, WAN] {
+        lab.link(port, false);
+    }
+    let count = |seen: &[Seen]| {
+        on_uplink(seen).iter().filter(|seen| matches!(seen, Seen::Frame(_, f) if f.contains("0806"))).count()
+    };
+    assert_eq!(count(&lab.link(LAN, true)), 0);
+    assert_eq!(
+        lab.run(Duration::from_secs(5)).iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count(),
+        0
+    );
+    assert_eq!(count(&lab.link(WAN, true)), 4 + 1);
+}
+
+/// RFC 4862 §5.4: an address is not used before a whole test was passed.
+#[test]
+fn a_test_that_a_fault_cut_short_is_made_again() {
+    let mut lab = Lab::new(plain());
+    lab.start();
+    lab.run(Duration::from_millis(500));
+    assert_eq!(lab.link(WAN, false), []);
+    assert_eq!(
+        lab.run(Duration::from_secs(10)).iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count(),
+        0
+    );
+    assert_eq!(lab.link(WAN, true), [GRATUITOUS, DAD_GLOBAL, DAD_LINK_LOCAL].map(|hex| frame(UPLINK, hex)));
+    let later = lab.run(Duration::from_millis(1500));
+    let expected = [UNSOLICITED_GLOBAL, UNSOLICITED_LINK_LOCAL].map(|hex| (1.0, frame(UPLINK, hex)));
+    assert_eq!(later, expected);
+}
+
+/// A duplicate is given another chance when the link has been down: the cable may have led to the wrong network.
+#[test]
+fn a_duplicate_is_tested_again_when_the_link_comes_back() {
+    let mut lab = Lab::new(plain());
+    lab.start();
+    lab.receive(UPLINK, &Icmp6::advertisement("2001:db8:f::2", 0x20, Some(OTHER)).bytes());
+    assert!(matches!(lab.host.notices().next(), Some(Notice::Duplicate { .. })));
+    lab.run(SETTLING);
+    lab.link(WAN, false);
+    let said = lab.link(WAN, true);
+    assert!(said.contains(&frame(UPLINK, DAD_GLOBAL)), "{said:?}");
+    lab.run(Duration::from_secs(2));
+    let echo = lab.receive(UPLINK, &unhex(PING6));
+    assert_eq!(echo, [Seen::Packet(PONG6.into())]);
+}
+
+#[test]
+fn a_start_without_a_link_says_nothing_there_until_it_is_up() {
+    let mut lab = Lab::new(spec());
+    assert_eq!(on_uplink(&lab.link(WAN, false)), []);
+    assert_eq!(on_uplink(&lab.start()), []);
+    let later: Vec<_> = lab.run(SETTLING).into_iter().map(|(_, seen)| seen).collect();
+    assert_eq!(on_uplink(&later), []);
+    let said = lab.link(WAN, true);
+    for hex in [GRATUITOUS, DAD_GLOBAL, DAD_LINK_LOCAL] {
+        assert!(said.contains(&frame(UPLINK, hex)), "{said:?}");
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ macro_rules! drop_reasons {
                 match self { $(Drop::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
 
-            /// What an operator should do about it, in a sentence. Where there is nothing to do, it begins with `nothing:`.
+            /// What an operator should do about it, in a sentence. Where there is nothing to do, it begins with `nothing`.
             #[must_use]
             pub const fn advice(self) -> &'static str {
                 match self { $(Drop::$variant => $advice,)+ }
@@ -78,25 +78,25 @@ drop_reasons! {
         "lower the MTU of the interface, or of its neighbours, to what fits one packet buffer";
     /// The VLAN tags, or the absence of any, belong to no interface of this port.
     UnknownVlan, "port", "unknown-vlan",
-        "add an interface with that tag to the port, or take the VLAN off the switch's trunk";
+        "add an interface with these tags to the port, or take the VLAN off the switch's trunk";
     /// The frame is addressed to another station's Ethernet address.
     OtherStation, "port", "other-station",
         "nothing: a switch floods what it has not learnt; if it goes on, look for a mirror port or a wrong static neighbour";
     /// A protocol between neighbours on the link: LLDP, slow protocols (LACP), MAC control (pause), 802.1X.
     LinkControl, "port", "link-control",
-        "nothing: the gateway takes no part; if a switch waits for LACP or 802.1X, switch that off on its port";
+        "nothing: it is meant for the neighbour on the cable, and ends here";
     /// An IEEE 802.3 frame, with a length in place of the EtherType: spanning tree, CDP, IS-IS.
     LengthFrame, "port", "length-frame",
-        "nothing: switches speak such protocols among themselves";
+        "nothing: switches and routers speak such protocols among themselves";
     /// A labelled packet: MPLS is not read.
     Mpls, "port", "mpls",
-        "let the neighbour send plain IP on this link: the gateway is no label switching router";
+        "let the neighbour send plain IP: take this link out of its MPLS";
     /// A PPPoE frame: no PPP session ends here.
     Pppoe, "port", "pppoe",
-        "end the PPP sessions before the gateway";
+        "let another device end the PPPoE session, and connect the gateway behind it";
     /// The EtherType is neither IP nor ARP, nor one of those that have a name of their own here.
     NotIp, "port", "not-ip",
-        "nothing, if rare; otherwise capture on the interface and look for the sender";
+        "nothing, if it is rare; otherwise capture on the port and look for the sender";
     /// The device did not accept the packet for transmission.
     TransmitFull, "port", "transmit-full",
         "see whether the link is up and how full it is; raise ports.NAME.tx-descriptors if bursts are short";
@@ -123,10 +123,10 @@ drop_reasons! {
         "nothing: the gateway is no multicast router";
     /// To all hosts of a link or subnet by IPv4: broadcasts are not forwarded (RFC 1812 §5.3.5, RFC 2644).
     Broadcast, "ip", "broadcast",
-        "nothing: hosts call out to their own link (DHCP, NetBIOS)";
+        "nothing: hosts broadcast on their own link; a directed broadcast from elsewhere is an old way of attack";
     /// An IP packet for one host in a frame for many: not forwarded (RFC 1812 §5.3.4).
     LinkBroadcast, "ip", "link-broadcast",
-        "find the sender by its Ethernet address: it has a wrong neighbour entry, or means harm";
+        "find the sender by its Ethernet address: it sends frames to everyone that are for one host";
     /// A link-local address does not leave its link (RFC 3927 §7, RFC 4291 §2.5.6).
     LinkLocal, "ip", "link-local",
         "nothing: such addresses are for one link; if something is missed, give its host a routable address";
@@ -170,7 +170,7 @@ drop_reasons! {
     /// A reload has left the mapping of this inside endpoint without its address or port; it is being ended, and the next
     /// packets get a new one.
     MappingEnds, "nat44", "mapping-ends",
-        "nothing: it is over as soon as the reload is";
+        "nothing: it lasts a moment after a reload";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
     NoPort, "nat44", "no-port",
         "add addresses to the pool, or see with `turnpikectl mapping list` whether one host has all ports";

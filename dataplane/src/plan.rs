@@ -140,8 +140,9 @@ pub struct Spec {
     pub icmp: IcmpPolicy,
     /// Table sizes, from the boot-time section.
     pub limits: Limits,
-    /// Ports whose link is down. Static routes over them are withdrawn, in favour of less specific ones; their connected
-    /// prefixes are unreachable, unless a static route for the same prefix leads elsewhere.
+    /// Ports whose link is down. What lies behind them by a connected prefix or a static route is unreachable, unless another
+    /// route takes over: one for the same prefix, or a less specific one that leads to the same zone. (What is inside is not
+    /// sought outside because a cable is pulled.)
     pub links_down: Vec<PortId>,
     /// Key of everything that must be unpredictable from outside (ports, table hashes). Random per process; fixed by
     /// `turnpike replay --seed`.
@@ -494,7 +495,7 @@ pub enum Target {
     Broadcast,
     /// Explicitly unreachable.
     Unreachable,
-    /// On the link of this interface, which is down.
+    /// Behind this interface, whose link is down.
     LinkDown(InterfaceId),
 }
 
@@ -594,6 +595,9 @@ pub enum PlanError {
 /// Most external addresses of a plan.
 pub const EXTERNALS_MAX: usize = 65_536;
 
+/// Most interfaces of a plan: so many are counted.
+pub const INTERFACES_MAX: usize = 4096;
+
 /// External addresses that there is room for at least: twice as many as at start, and no fewer than this.
 const CAPACITY_MIN: usize = 1024;
 
@@ -639,8 +643,7 @@ impl Plan {
                 let other = spec.interfaces[usize::from(other.0)].name.clone();
                 return Err(PlanError::Overlap(format!("interface {}", interface.name), format!("interface {other}")));
             }
-            let link =
-                if spec.links_down.contains(&interface.port) { Target::LinkDown(id) } else { Target::OnLink(id) };
+            let link = if is_down(spec, id) { Target::LinkDown(id) } else { Target::OnLink(id) };
             for prefix in &interface.addresses {
                 self.route(*prefix, link);
                 if let IpAddr::V4(address) = prefix.address
@@ -664,16 +667,14 @@ impl Plan {
     }
 
     fn add_routes(&mut self, spec: &Spec) {
-        let is_down = |id: InterfaceId| {
-            spec.interfaces.get(usize::from(id.0)).is_some_and(|it| spec.links_down.contains(&it.port))
-        };
         for route in &spec.routes {
-            if let NextHop::Via(_, id) | NextHop::OnLink(id) = route.next_hop
-                && is_down(id)
-            {
-                continue;
-            }
             let target = match route.next_hop {
+                NextHop::Via(_, id) | NextHop::OnLink(id) if is_down(spec, id) => {
+                    if has_substitute(spec, route.prefix, id) {
+                        continue;
+                    }
+                    Target::LinkDown(id)
+                }
                 NextHop::Via(router, interface) => Target::Via(Neighbour::new(interface, router)),
                 NextHop::OnLink(interface) => Target::OnLink(interface),
                 NextHop::Unreachable => Target::Unreachable,
@@ -877,6 +878,27 @@ fn host4(address: u32) -> IpPrefix {
     IpPrefix { address: IpAddr::V4(Ipv4Addr::from_bits(address)), len: 32 }
 }
 
+/// Whether an interface's link is down.
+fn is_down(spec: &Spec, id: InterfaceId) -> bool {
+    spec.interfaces.get(usize::from(id.0)).is_some_and(|it| spec.links_down.contains(&it.port))
+}
+
+/// Whether another route takes over from one for `prefix` by an interface whose link is down: see [`Spec::links_down`].
+fn has_substitute(spec: &Spec, prefix: IpPrefix, by: InterfaceId) -> bool {
+    let zone = |id: InterfaceId| spec.interfaces.get(usize::from(id.0)).map(|it| it.zone);
+    let connected = spec.interfaces.iter().zip((0..=u16::MAX).map(InterfaceId));
+    let connected = connected.flat_map(|(it, id)| it.addresses.iter().map(move |&prefix| (prefix, Some(id))));
+    let routed = spec.routes.iter().map(|route| match route.next_hop {
+        NextHop::Via(_, id) | NextHop::OnLink(id) => (route.prefix, Some(id)),
+        NextHop::Unreachable => (route.prefix, None),
+    });
+    let holds = connected.chain(routed).filter(|(other, to)| {
+        other.len <= prefix.len && other.contains(prefix.address) && !to.is_some_and(|id| is_down(spec, id))
+    });
+    let best = holds.max_by_key(|(other, _)| other.len);
+    best.is_some_and(|(other, to)| other.len == prefix.len || to.is_none_or(|to| zone(to) == zone(by)))
+}
+
 /// The fewest prefixes that make up an inclusive range of addresses.
 fn prefixes_of(first: u32, last: u32) -> Vec<IpPrefix> {
     let (mut next, end) = (u64::from(first), u64::from(last) + 1);
@@ -900,8 +922,8 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     let interface = |id: InterfaceId, what: String| {
         if usize::from(id.0) < spec.interfaces.len() { Ok(()) } else { Err(PlanError::Dangling(what)) }
     };
-    if spec.interfaces.len() >= usize::from(u16::MAX) {
-        return Err(PlanError::TooMany("interfaces", usize::from(u16::MAX)));
+    if spec.interfaces.len() > INTERFACES_MAX {
+        return Err(PlanError::TooMany("interfaces", INTERFACES_MAX));
     }
     for it in spec.interfaces.iter().filter(|it| !it.is_vacant()) {
         zone(it.zone, format!("interface {}", it.name))?;

@@ -65,6 +65,27 @@ fn a_connected_network_is_not_elsewhere_while_its_link_is_down() {
     lab.dropped(OUTSIDE, &udp(OUTSIDE, server, client, b"hello"), Drop::Unsolicited);
 }
 
+/// Nor is one behind a router on it; but a route that is given for the same prefix takes over, wherever it leads.
+#[test]
+fn what_is_inside_is_not_sought_outside() {
+    let mut spec = spec();
+    let inside =
+        RouteSpec { prefix: prefix("10.9.0.0/16"), next_hop: NextHop::Via("192.168.1.2".parse().unwrap(), INSIDE) };
+    spec.routes.push(inside);
+    let mut lab = Lab::new(spec.clone());
+    let hello = udp(OUTSIDE, end("198.18.0.1:53"), end("10.9.0.7:4000"), b"hello");
+    lab.pass(OUTSIDE, &hello, INSIDE);
+    links_down(&mut lab, &[0]);
+    assert_eq!(told(&lab.send(OUTSIDE, &hello)), (3, 0));
+    for at in [0, spec.routes.len()] {
+        let mut twice = spec.clone();
+        twice.routes.insert(at, RouteSpec { next_hop: spec.routes[0].next_hop, ..inside });
+        let mut lab = Lab::new(twice);
+        links_down(&mut lab, &[0]);
+        lab.pass(OUTSIDE, &hello, OUTSIDE);
+    }
+}
+
 /// A route by another interface takes over.
 #[test]
 fn a_less_specific_route_takes_over() {

@@ -138,14 +138,14 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
         }
         Verb::CountSessions => {
             let filter = filter(query, Of::Sessions, &desk.view().await?.plan)?;
-            let sessions = desk.walker(peer, Action::CountSessions, filter)?.to_the_end().await?;
+            let sessions = desk.walker(peer, Action::CountSessions, filter)?.finish().await?;
             Ok(json(&Count { sessions }))
         }
         Verb::FlushSessions => {
             let filter = filter(query, Of::Flush, &desk.view().await?.plan)?;
             let walker = desk.walker(peer, Action::EndSessions, filter)?;
             // It goes on to its end whether or not the client waits for that.
-            let ended = tokio::spawn(walker.to_the_end()).await;
+            let ended = tokio::spawn(walker.finish()).await;
             let sessions = ended.map_err(|_| Problem::busy("the gateway is stopping"))??;
             Ok(json(&Flushed { sessions }))
         }

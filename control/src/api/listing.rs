@@ -165,7 +165,7 @@ impl Walker {
     }
 
     /// All steps; how many records were met.
-    pub(super) async fn to_the_end(mut self) -> Result<u64, Problem> {
+    pub(super) async fn finish(mut self) -> Result<u64, Problem> {
         let mut walk = self.begin();
         while let Some(step) = self.step(walk).await? {
             walk = step.walk;

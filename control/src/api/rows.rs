@@ -113,12 +113,13 @@ fn with_addresses(view: &View) -> impl Iterator<Item = (&PoolSpec, &[u32])> + Se
 }
 
 fn pool_address(view: &View, pool: &PoolSpec, external: u32) -> PoolAddress {
-    let address = view.plan.externals.get(external as usize).map_or(0, |external| external.address);
+    let there = view.plan.externals.get(external as usize);
     let [tcp_used, udp_used, icmp_used] = view.leases.ports_used(external).map(u64::from);
     let (free, leasable) = view.leases.free_blocks(external);
     PoolAddress {
         pool: pool.name.clone(),
-        address: Ipv4Addr::from_bits(address),
+        address: Ipv4Addr::from_bits(there.map_or(0, |external| external.address)),
+        draining: there.is_some_and(|external| external.draining),
         tcp_used,
         udp_used,
         icmp_used,
@@ -130,11 +131,15 @@ fn pool_address(view: &View, pool: &PoolSpec, external: u32) -> PoolAddress {
 }
 
 pub(super) fn pool_addresses(view: &View) -> Rows<'_, PoolAddress> {
-    Box::new(
-        with_addresses(view).flat_map(move |(pool, externals)| {
-            externals.iter().map(move |&external| pool_address(view, pool, external))
-        }),
-    )
+    let (plan, pools) = (&view.plan, &view.plan.spec.pools);
+    let here = with_addresses(view)
+        .flat_map(move |(pool, externals)| externals.iter().map(move |&external| pool_address(view, pool, external)));
+    let draining = plan.externals.iter().zip(0..).filter(|(external, _)| external.draining);
+    let draining = draining.filter_map(move |(external, id)| {
+        let pool = pools.get(usize::from(external.pool?.0))?;
+        Some(pool_address(view, pool, id))
+    });
+    Box::new(here.chain(draining))
 }
 
 pub(super) fn pools(view: &View) -> Rows<'_, Pool> {

@@ -130,6 +130,8 @@ rows! {
         pool: String,
         /// The address.
         address: Ipv4Addr,
+        /// A reload has taken it out of the pool: what is mapped to it goes on, and nothing new is.
+        draining: bool,
         /// TCP ports that mappings hold.
         tcp_used: u64,
         /// UDP ports that mappings hold.

@@ -64,12 +64,14 @@ pub(super) struct Link {
     /// The largest IP packet, in bytes.
     pub mtu: usize,
     pub own: Vec<Own>,
+    /// Whether frames pass. If not, its addresses rest: nothing is tested, nothing announced.
+    pub up: bool,
     /// The addresses defended within [`DEFEND_INTERVAL`], and when.
     defended: Vec<(IpAddr, Time)>,
 }
 
 impl Link {
-    /// The interface, its addresses not started yet. It has a link-local address if it has any IPv6 address.
+    /// The interface, its link up, its addresses not started yet. It has a link-local address if it has any IPv6 address.
     pub fn new(id: InterfaceId, spec: &InterfaceSpec) -> Self {
         let mut prefixes = spec.addresses.clone();
         let is_link_local = |prefix: &IpPrefix| matches!(prefix.address, IpAddr::V6(a) if a.is_unicast_link_local());
@@ -83,11 +85,13 @@ impl Link {
             mac: spec.mac,
             mtu: usize::from(spec.mtu),
             own: prefixes.into_iter().map(new).collect(),
+            up: true,
             defended: Vec::new(),
         }
     }
 
-    /// Takes over what the same link has reached under the configuration before; addresses that are new begin at `now`.
+    /// Takes over what the same link has reached under the plan before; addresses that are new begin at `now`. If the link is
+    /// down its addresses rest; if it has come up, they are brought up again.
     pub fn continue_from(&mut self, before: Option<&Link>, now: Time) {
         for own in &mut self.own {
             let known = before.and_then(|link| link.own.iter().find(|it| it.prefix.address == own.prefix.address));
@@ -97,15 +101,36 @@ impl Link {
             }
         }
         self.defended = before.map(|link| link.defended.clone()).unwrap_or_default();
+        match (before.is_none_or(|link| link.up), self.up) {
+            (_, false) => self.rest(),
+            (false, true) => self.begin(now),
+            (true, true) => {}
+        }
     }
 
-    /// Brings the addresses up: IPv4 at once, IPv6 after its test.
+    /// Brings the addresses up, if the link is: IPv4 at once, IPv6 after its test.
     pub fn start(&mut self, now: Time) -> Vec<Task> {
-        for own in &mut self.own {
-            own.standing = Standing::New;
-            own.deadline = now;
+        if self.up {
+            self.begin(now);
         }
         self.poll(now)
+    }
+
+    /// An address that has been in use before the link went down is only announced anew; the others are tested.
+    fn begin(&mut self, now: Time) {
+        for own in &mut self.own {
+            own.standing = if own.usable() { Standing::Assigned(ANNOUNCE_NUM) } else { Standing::New };
+            own.deadline = now;
+        }
+    }
+
+    /// Puts the addresses to rest. A test under way is of no worth, nor is one that failed: who had the address may be gone
+    /// when the link is back.
+    fn rest(&mut self) {
+        for own in &mut self.own {
+            own.standing = if own.usable() { Standing::Assigned(0) } else { Standing::New };
+            own.deadline = Time::NEVER;
+        }
     }
 
     /// What is due now.

@@ -20,8 +20,8 @@
 //! Only `smoltcp::wire` is used, to read and write packets. smoltcp's `Interface` would serve sockets of the box itself; as
 //! long as there are none, it would be a second table of neighbours and routes for nothing.
 //!
-//! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`] and
-//! [`Host::neighbour_used`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
+//! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`], [`Host::neighbour_used`] and
+//! [`Host::succeed`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
 //! A caller that wants every address in use at once, at the price of not testing it (a replay), starts the host
 //! [`SETTLING`] before its first packet, polls until then and throws the output away. Every message goes to one worker, but
 //! [`ToWorker::Neighbour`], which goes to all.
@@ -263,8 +263,13 @@ impl Host {
             let tasks = self.links[index].start(now);
             self.perform(index, tasks, out);
         }
-        self.announce_external(out);
+        self.announce_external(|_, _| true, out);
         self.announce_external = now + link::ANNOUNCE_INTERVAL;
+    }
+
+    /// Works by another plan from now on, with the same interfaces, links and external addresses.
+    pub fn adopt(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
     }
 
     /// Takes in a frame: untagged Ethernet, from its destination address on.
@@ -309,7 +314,7 @@ impl Host {
         }
         if self.announce_external <= now {
             self.announce_external = Time::NEVER;
-            self.announce_external(out);
+            self.announce_external(|_, _| true, out);
         }
         let mut effects = Vec::new();
         self.neighbours.poll(now, &mut effects);
@@ -374,15 +379,16 @@ impl Host {
         }
     }
 
-    /// Whether asking for this neighbour can lead to anything: it is not ourselves, it is one station, and the interface
-    /// speaks its family.
+    /// Whether asking for this neighbour can lead to anything: the link is up, it is not ourselves, it is one station, and the
+    /// interface speaks its family.
     fn resolvable(&self, interface: InterfaceId, address: IpAddr) -> bool {
         let Some(link) = self.links.get(usize::from(interface.0)) else { return false };
         let one_station = match address {
             IpAddr::V4(v4) => !is_bad_source4(v4) && !link.is_broadcast(v4) && !self.proxies(link, v4),
             IpAddr::V6(v6) => !is_bad_source6(v6),
         };
-        one_station
+        link.up
+            && one_station
             && link.own.iter().any(|own| own.prefix.address.is_ipv4() == address.is_ipv4())
             && link.own.iter().all(|own| own.prefix.address != address)
     }
@@ -423,9 +429,13 @@ impl Host {
         found.into_iter().take(ANNOUNCED_MAX).collect()
     }
 
-    fn announce_external(&mut self, out: &mut Vec<ToWorker>) {
-        for &(id, address) in &self.external {
-            announce(&self.links[usize::from(id.0)], address.into(), out);
+    /// Announces those of the external addresses that are wanted, where the link is up.
+    fn announce_external(&self, wanted: impl Fn(InterfaceId, Ipv4Addr) -> bool, out: &mut Vec<ToWorker>) {
+        for &(id, address) in self.external.iter().filter(|&&(id, address)| wanted(id, address)) {
+            let link = &self.links[usize::from(id.0)];
+            if link.up {
+                announce(link, address.into(), out);
+            }
         }
     }
 

@@ -215,7 +215,7 @@ impl Table {
     }
 
     /// Removes a neighbour, here and in the workers' tables.
-    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+    pub fn forget_one(&mut self, key: Key, effects: &mut Vec<Effect>) {
         if self.contains(key) {
             self.remove(key);
             effects.push(publish(key, NeighbourState::Failed));
@@ -296,6 +296,19 @@ impl Table {
             _ => {}
         }
         true
+    }
+
+    /// The link is down: what was known of its neighbours may no longer hold when it is back, and who waits for one waits in
+    /// vain. Those of the configuration stay.
+    pub fn forget(&mut self, interface: InterfaceId, effects: &mut Vec<Effect>) {
+        let there = self.entries.iter().filter(|(key, entry)| key.0 == interface && entry.state != NudState::Permanent);
+        let gone: Vec<_> = there.map(|(&key, entry)| (key, entry.state)).collect();
+        for (key, state) in gone {
+            if state != NudState::Failed {
+                effects.push(publish(key, NeighbourState::Failed));
+            }
+            self.remove(key);
+        }
     }
 
     /// Does what is due.

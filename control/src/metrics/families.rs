@@ -121,7 +121,9 @@ pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
 }
 
 fn process(page: &mut Page, state: &State) {
-    let started = state.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let (loaded, loaded_at) = (f64::from(u8::from(state.reload.0)), since_epoch(state.reload.1));
+    let started = since_epoch(state.started);
     page.gauge(
         "build_info",
         "Always 1; the program's version.",
@@ -129,15 +131,20 @@ fn process(page: &mut Page, state: &State) {
         [([env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
     );
     page.gauge("start_time_seconds", "When the process started, since the Unix epoch.", [], [([], started)]);
-    page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], 1.0)]);
+    page.gauge(
+        "config_last_reload_successful",
+        "1 if the configuration was last read without error.",
+        [],
+        [([], loaded)],
+    );
     let help = "When the configuration in use was read, since the Unix epoch.";
-    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], started)]);
-    let ready = f64::from(u8::from(state.ready.load(std::sync::atomic::Ordering::Relaxed)));
+    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], loaded_at)]);
+    let ready = f64::from(u8::from(state.ready));
     page.gauge("ready", "1 while packets are forwarded; what /readyz says.", [], [([], ready)]);
 }
 
 fn ports(page: &mut Page, state: &State) {
-    let sample = state.sample();
+    let sample = &state.sample;
     let names = || state.plan.spec.ports.iter().map(|port| port.name.clone());
     let samples: Vec<(String, PortSample)> =
         names().enumerate().map(|(i, name)| (name, sample.ports.get(i).cloned().unwrap_or_default())).collect();
@@ -145,6 +152,10 @@ fn ports(page: &mut Page, state: &State) {
         samples.iter().map(|(name, port)| ([name.clone()], number(value(port)))).collect()
     };
     page.gauge("port_up", "1 if the port's link is up.", ["port"], each(|p| u64::from(p.up)));
+    let help = "1 if the port's device was deleted; it takes a restart to have it back.";
+    page.gauge("port_gone", help, ["port"], each(|p| u64::from(p.gone)));
+    let help = "How often the port's link went down or came up.";
+    page.counter("port_link_changes_total", help, ["port"], each(|p| p.link_changes));
     let help = "Frames that the device received.";
     page.counter("port_receive_packets_total", help, ["port"], each(|p| p.receive_packets));
     page.counter("port_receive_bytes_total", "Bytes that the device received.", ["port"], each(|p| p.receive_bytes));
@@ -194,7 +205,7 @@ fn interfaces(page: &mut Page, state: &State) {
 }
 
 fn host(page: &mut Page, state: &State) {
-    let sample = state.sample();
+    let sample = &state.sample;
     let received = number(sample.host.received);
     page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
     let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));

@@ -5,17 +5,20 @@
 //! their cores; and when all of them run, the gateway is ready. A step that fails undoes the ones before and says why, and what
 //! to do.
 //!
-//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
+//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), looks after ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
 mod checksums;
 mod control;
+mod plan;
+mod reload;
 mod requests;
+pub mod service;
+mod watch;
 mod worker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +28,7 @@ use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, P
 use dataplane::dpdk::{available_cores, check_cores};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::plan::{MacAddr, Plan, PlanError, PortId};
+use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
@@ -35,7 +38,10 @@ use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
 use checksums::ChecksumWatch;
+use reload::Reload;
 use requests::Walks;
+use service::Service;
+use watch::Watch;
 use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
@@ -96,10 +102,8 @@ pub enum RunError {
         /// What the system said.
         error: io::Error,
     },
-    /// A worker ended without being told to.
-    #[error(
-        "the worker on core {0} has stopped by itself, so nothing is forwarded any more; please report what stands above"
-    )]
+    /// A worker ended before it began.
+    #[error("the worker on core {0} did not start; please report what stands above")]
     WorkerLost(u16),
 }
 
@@ -138,11 +142,21 @@ impl Clock {
     }
 }
 
+/// What a gateway is told from outside, by signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again.
+    Reload,
+    /// Stop, for this reason.
+    Stop(&'static str),
+}
+
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
-    /// The configuration's files.
-    files: Vec<PathBuf>,
+    /// What is running was read from, and how a reload stands.
+    reload: Reload,
+    /// What the workers work by, or are about to.
     plan: Arc<Plan>,
     leases: Arc<Leases>,
     host: Host,
@@ -151,6 +165,8 @@ pub struct Gateway {
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
     checksums: ChecksumWatch,
+    watch: Watch,
+    service: Service,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
     /// Answers on the control socket until it is dropped.
@@ -187,12 +203,13 @@ impl Gateway {
         let (ports, queues) = open_ports(eal, config, &pools)?;
         let plan = Arc::new(compile(config, &ports)?);
         check_mtus(&plan, &ports)?;
+        receive_for_interfaces(&plan, &ports)?;
 
         let leases = Arc::new(Leases::new(&plan));
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
         let mut workers = Vec::new();
         for ((&core, pool), queues) in cores.iter().zip(&pools).zip(queues) {
-            let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+            let counters = Arc::new(Counters::new(INTERFACES_MAX));
             let engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), clock.now());
             let backoff = Backoff::new(cpu.poll_on(usable.len()));
             workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
@@ -209,10 +226,11 @@ impl Gateway {
         if let Some(path) = &config.control.socket {
             info!(path = %path.display(), "control socket");
         }
-        let (files, walks) = (config.files.clone(), Walks::default());
         Ok(Gateway {
             clock,
-            files,
+            reload: Reload::new(config),
+            watch: Watch::new(ports.len(), workers.len()),
+            service: Service::from_environment(),
             plan,
             leases,
             host,
@@ -224,7 +242,7 @@ impl Gateway {
             server,
             control,
             requests,
-            walks,
+            walks: Walks::default(),
         })
     }
 }
@@ -246,10 +264,8 @@ fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
 
 fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
-    let default = MempoolConfig::default();
-    // The Ethernet header and two tags on top of the MTU.
-    let frame_size = default.frame_size.max(mtu.saturating_add(22));
-    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    let frame_size = MempoolConfig::frame_size_for(mtu);
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
@@ -262,12 +278,14 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
-        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
-        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
+        let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
-            mtu,
+            mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
+            two_tags,
             ..PortConfig::new(device)
         };
         let (opened, queues) =
@@ -287,6 +305,11 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
 fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(no_randomness)?;
+    Ok(Plan::compile(spec(config, ports, secret, 1))?)
+}
+
+/// What the plan is compiled from: the configuration, with the ports' addresses.
+fn spec(config: &Config, ports: &[(String, Port)], secret: [u8; 16], generation: u32) -> Spec {
     let mac = |id: PortId| match ports.get(usize::from(id.0)).map(|(_, port)| port.mac()) {
         Some(mac) if mac != MacAddr::default() => mac,
         // A device without a notion of addresses: any that is ours alone will do.
@@ -295,15 +318,29 @@ fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> 
             MacAddr([0x02, secret[0], secret[1], secret[2], high, low])
         }
     };
-    Ok(Plan::compile(config.spec(&mac, secret, 1))?)
+    config.spec(&mac, secret, generation)
 }
 
 fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
     for interface in &plan.spec.interfaces {
         let Some((name, port)) = ports.get(usize::from(interface.port.0)) else { continue };
-        if interface.mtu > port.mtu() {
-            let (interface, port, most) = (interface.name.clone(), name.clone(), port.mtu());
+        let most = if interface.outer_vlan.is_some() { port.mtu_with_two_tags() } else { port.mtu() };
+        if interface.mtu > most {
+            let (interface, port) = (interface.name.clone(), name.clone());
             return Err(RunError::Mtu { interface, port, most });
+        }
+    }
+    Ok(())
+}
+
+/// Has the ports receive what is sent to their interfaces' own Ethernet addresses.
+fn receive_for_interfaces(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
+    for (id, (name, port)) in (0..=u16::MAX).map(PortId).zip(ports) {
+        let interfaces = plan.spec.interfaces.iter().filter(|interface| interface.port == id);
+        let other: Vec<MacAddr> = interfaces.map(|it| it.mac).filter(|&mac| mac != port.mac()).collect();
+        let told = port.receive_for(&other).map_err(|error| RunError::Port { port: name.clone(), error })?;
+        if !told {
+            info!(port = name, "receives frames to all addresses: its driver has no room for the interfaces' own");
         }
     }
     Ok(())

@@ -7,7 +7,6 @@ use dataplane::message::ToWorker;
 use dataplane::session::walk::Walk;
 
 use super::Gateway;
-use crate::api::types::ReloadReport;
 use crate::api::{Answer, NEIGHBOURS, Neighbours, Request, View, Walked};
 
 /// Walks that are with a worker, and who waits for them.
@@ -19,7 +18,7 @@ pub(super) struct Walks {
 
 impl Gateway {
     /// Does what a client of the control socket asks for, or begins it. One that has gone does not mind.
-    pub(super) fn request(&mut self, request: Request) {
+    pub(super) fn request(&mut self, request: Request, out: &mut Vec<ToWorker>) {
         match request {
             Request::View(answer) => {
                 let _ = answer.send(self.view());
@@ -30,14 +29,14 @@ impl Gateway {
             }
             Request::Walk { worker, walk, answer } => self.walk(worker, walk, answer),
             Request::Reload { check_only, answer } => {
-                let _ = answer.send(self.reload(check_only));
+                let _ = answer.send(self.reload(check_only, self.clock.now(), out));
             }
         }
     }
 
     fn view(&self) -> View {
         View {
-            files: self.files.clone(),
+            files: self.reload.config.files.clone(),
             uptime: std::time::Duration::from_nanos(self.clock.now().0),
             ready: self.metrics.is_ready(),
             plan: Arc::clone(&self.plan),
@@ -66,10 +65,5 @@ impl Gateway {
         if let Some(answer) = self.walks.waiting.remove(&walk.id) {
             let _ = answer.send(Some(Walked { plan: Arc::clone(&self.plan), walk }));
         }
-    }
-
-    /// Reads the configuration again.
-    fn reload(&mut self, _check_only: bool) -> Result<ReloadReport, String> {
-        Err("reload is not available yet; restart the gateway to use a changed configuration".to_owned())
     }
 }

@@ -14,9 +14,9 @@ use dataplane::plan::{
     NextHop, Pooling, PortForward, Spec, ZoneId,
 };
 
-/// Say what a configuration file means, or what is wrong with it
+/// Say what a configuration means, or what is wrong with it
 ///
-/// Reads nothing but the file and changes nothing: cores and devices are looked for when the gateway starts.
+/// Reads nothing but the files and changes nothing: cores and devices are looked for when the gateway starts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -24,16 +24,18 @@ Example:
 
 Exit codes: 0 the file is good, 2 it is not (the problems are on standard error).")]
 pub struct Args {
-    /// The configuration file
-    #[arg(default_value = DEFAULT_PATH)]
-    file: PathBuf,
+    /// Files, or directories whose *.yaml are read, merged in this order
+    #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
+    files: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.file)?;
+    let config = Config::load(&args.files)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = format!("{} is good. It says:\n\n{}", args.file.display(), Report { config: &config, cores }.write());
+    let files: Vec<String> = args.files.iter().map(|file| file.display().to_string()).collect();
+    let verdict = if files.len() == 1 { "is good. It says:" } else { "are good. Together they say:" };
+    let report = format!("{} {verdict}\n\n{}", files.join(", "), Report { config: &config, cores }.write());
     match std::io::stdout().write_all(report.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),

@@ -6,6 +6,7 @@
 mod check;
 mod replay;
 mod run;
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "turnpike", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +34,7 @@ enum Command {
     Check(check::Args),
     Replay(replay::Args),
     Run(run::Args),
+    Schema(schema::Args),
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Man { directory } => man(&directory),
+        Command::Schema(args) => schema::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {

@@ -27,7 +27,7 @@ use output::{Format, Output};
 
 /// Look at a running Turnpike, and change it
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "turnpikectl", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     /// The gateway's control socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]

@@ -135,10 +135,11 @@ impl Table for Pool {
 
 impl Table for PoolAddress {
     const TITLES: &'static [&'static str] =
-        &["POOL", "ADDRESS", "TCP", "UDP", "ICMP", "BLOCKS", "USED", "FREE", "FULL"];
+        &["POOL", "ADDRESS", "STATE", "TCP", "UDP", "ICMP", "BLOCKS", "USED", "FREE", "FULL"];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.pool.clone(), self.address.to_string()];
+        cells.push(if self.draining { "draining" } else { "used" }.to_owned());
         let counts = [self.tcp_used, self.udp_used, self.icmp_used, self.blocks, self.blocks_used, self.blocks_free];
         cells.extend(counts.map(|n| n.to_string()));
         cells.push(percent(self.blocks_used, self.blocks));
