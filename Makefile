@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check netns fuzz deps root bench
+.PHONY: help demo demo-stop test check netns fuzz deps root bench man
 
 # Where rustup puts cargo, and where Debian keeps administrators' programs: sudo and CI forget them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -20,7 +20,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: root deps ## real clients through a real gateway, in network namespaces (KEEP=1 leaves it running)
-	$(if $(filter turnpike,$(GATEWAY)),cargo build --release --locked --bin turnpike)
+	$(if $(filter turnpike,$(GATEWAY)),cargo build --release --locked --bin turnpike --bin turnpikectl)
 	python3 tests/netns/demo.py --binary target/release/turnpike --gateway $(GATEWAY) $(if $(KEEP),--keep)
 
 demo-stop: root ## ends what `make demo KEEP=1` left running
@@ -40,7 +40,7 @@ check: deps ## formatting, lints, tests without namespaces, licences, papers
 # The program that `cargo test` drives too: the same profile (overflow checks stay on) and, as a test is built beside it, the
 # same features of every dependency, so nothing is compiled twice.
 netns: root deps ## whole-program tests in network namespaces (as root)
-	cargo build --locked --workspace --bin turnpike --test run
+	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
 	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
 
 # cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP makes do with a stable one. What is found anew goes to target/fuzz-corpus,
@@ -56,6 +56,12 @@ fuzz: deps ## runs each fuzz target for TIME=600 seconds, or those in TARGETS (n
 bench: deps ## measures the engine (see perf/README.md)
 	@test -x perf/run || { echo "perf/run does not exist yet" >&2; exit 1; }
 	perf/run
+
+man: ## manual pages of both programs, in target/man
+	cargo build --locked --bin turnpike --bin turnpikectl
+	mkdir -p target/man
+	target/debug/turnpike man target/man
+	target/debug/turnpikectl man target/man
 
 deps:
 	@tests/dependencies.sh

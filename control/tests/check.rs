@@ -50,6 +50,25 @@ fn a_good_file_is_explained() {
     says(&report, "IPv6 is routed into zone inside from everywhere: NAT44 does not shield it");
 }
 
+/// What an interface is told by on the wire: its tags, and its Ethernet address.
+#[test]
+fn tags_and_ethernet_addresses_are_shown() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("customers.yaml");
+    let good = include_str!("../../configs/minimal.yaml");
+    let customer = |name: &str, outer, net| {
+        format!(
+            "  {name}: {{port: lan, outer-vlan: {outer}, vlan: 20, mac: \"02:00:00:00:00:{net:02x}\", zone: inside, \
+             addresses: [192.168.{net}.1/24]}}\n"
+        )
+    };
+    let both = customer("one", 200, 30) + &customer("two", 300, 40);
+    std::fs::write(&file, good.replace("interfaces:\n", &format!("interfaces:\n{both}"))).unwrap();
+    let report = report(file.to_str().unwrap());
+    assert!(report.contains(" one (tag 20 within 200), two (tag 20 within 300), inside (untagged)\n"), "{report}");
+    says(&report, "one inside 02:00:00:00:00:1e 192.168.30.1/24 1500 off");
+    assert!(report.contains("\ninside inside the port's 192.168.1.1/24 1500 off"), "{report}");
+}
+
 /// A host that no rule covers is closed by its forward or static entry alone; the gateway's address beside it is not.
 #[test]
 fn hosts_with_a_forward_only_are_said_to_be_closed() {

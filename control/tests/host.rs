@@ -206,6 +206,10 @@ impl Lab {
         self.call(|host, now, out| host.neighbour_used(interface, address.into(), now, out))
     }
 
+    fn link(&mut self, port: u16, up: bool) -> Vec<Seen> {
+        self.call(|host, now, out| host.link(PortId(port), up, now, out))
+    }
+
     /// Lets time pass, polling exactly when the host asks for it; what was said, with the seconds since the call.
     fn run(&mut self, span: Duration) -> Vec<(f64, Seen)> {
         let (start, end) = (self.now, self.now + span);
@@ -727,6 +731,116 @@ fn a_static_neighbour_is_never_changed_and_never_asked_for() {
     assert_eq!(lab.state(INSIDE, address), Some(NudState::Permanent));
 }
 
+/// The ports of the interfaces.
+const LAN: u16 = 0;
+const WAN: u16 = 1;
+
+fn on_uplink(seen: &[Seen]) -> Vec<Seen> {
+    seen.iter().filter(|seen| matches!(seen, Seen::Frame(UPLINK, _))).cloned().collect()
+}
+
+/// An address of the uplink's own and nothing else there.
+fn plain() -> Spec {
+    Spec { static_nat: Vec::new(), forwards: Vec::new(), pools: Vec::new(), ..spec() }
+}
+
+#[test]
+fn neighbours_behind_a_link_that_goes_down_are_forgotten_and_who_waits_for_one_is_told() {
+    let mut lab = Lab::settled(spec());
+    lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, GATEWAY4));
+    lab.receive(INSIDE, &arp_request(CLIENT, CLIENT4, INSIDE4));
+    lab.resolve(UPLINK, [198, 51, 100, 9]);
+    let failed = |last| Seen::Failed(UPLINK, [198, 51, 100, last].into());
+    assert_eq!(lab.link(WAN, false), [failed(1), failed(9)]);
+    // Nothing is asked there any more, not even by one who had not heard of it yet.
+    assert_eq!(lab.resolve(UPLINK, ROUTER4), [failed(1)]);
+    assert_eq!(lab.used(UPLINK, ROUTER4), []);
+    assert_eq!(lab.link(WAN, false), [], "no news");
+    assert_eq!(lab.run(Duration::from_secs(600)), []);
+    assert_eq!(lab.state(UPLINK, ROUTER4), None);
+    // The other link has nothing to do with it; nor has what the file says.
+    assert_eq!(lab.state(INSIDE, CLIENT4), Some(NudState::Stale));
+    assert_eq!(lab.link(LAN, false), [Seen::Failed(INSIDE, CLIENT4.into())]);
+    assert_eq!(lab.state(INSIDE, [192, 168, 1, 77]), Some(NudState::Permanent));
+    // Up again, neighbours are found as ever.
+    lab.link(WAN, true);
+    assert_eq!(lab.resolve(UPLINK, ROUTER4), [frame(UPLINK, ARP_REQUEST)]);
+    let answer = lab.receive(UPLINK, &arp_reply(ROUTER, ROUTER4));
+    assert_eq!(answer, [Seen::Reachable(UPLINK, ROUTER4.into(), ROUTER)]);
+}
+
+/// RFC 5227 §3, RFC 4861 §7.2.6: who has moved meanwhile, or behind another switch port, learns where the gateway is.
+#[test]
+fn addresses_are_announced_again_when_a_link_comes_back() {
+    let mut lab = Lab::settled(plain());
+    assert_eq!(lab.link(WAN, false), []);
+    lab.run(Duration::from_secs(5));
+    let announced = [GRATUITOUS, UNSOLICITED_GLOBAL, UNSOLICITED_LINK_LOCAL].map(|hex| frame(UPLINK, hex));
+    assert_eq!(lab.link(WAN, true), announced);
+    assert_eq!(lab.link(WAN, true), [], "no news");
+    assert_eq!(lab.run(Duration::from_secs(60)), announced.map(|frame| (2.0, frame)));
+    // And those of others that the gateway answers for on that link, but not on another.
+    let mut lab = Lab::settled(spec());
+    for port in [LAN, WAN] {
+        lab.link(port, false);
+    }
+    let count = |seen: &[Seen]| {
+        on_uplink(seen).iter().filter(|seen| matches!(seen, Seen::Frame(_, f) if f.contains("0806"))).count()
+    };
+    assert_eq!(count(&lab.link(LAN, true)), 0);
+    assert_eq!(
+        lab.run(Duration::from_secs(5)).iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count(),
+        0
+    );
+    assert_eq!(count(&lab.link(WAN, true)), 4 + 1);
+}
+
+/// RFC 4862 §5.4: an address is not used before a whole test was passed.
+#[test]
+fn a_test_that_a_fault_cut_short_is_made_again() {
+    let mut lab = Lab::new(plain());
+    lab.start();
+    lab.run(Duration::from_millis(500));
+    assert_eq!(lab.link(WAN, false), []);
+    assert_eq!(
+        lab.run(Duration::from_secs(10)).iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count(),
+        0
+    );
+    assert_eq!(lab.link(WAN, true), [GRATUITOUS, DAD_GLOBAL, DAD_LINK_LOCAL].map(|hex| frame(UPLINK, hex)));
+    let later = lab.run(Duration::from_millis(1500));
+    let expected = [UNSOLICITED_GLOBAL, UNSOLICITED_LINK_LOCAL].map(|hex| (1.0, frame(UPLINK, hex)));
+    assert_eq!(later, expected);
+}
+
+/// A duplicate is given another chance when the link has been down: the cable may have led to the wrong network.
+#[test]
+fn a_duplicate_is_tested_again_when_the_link_comes_back() {
+    let mut lab = Lab::new(plain());
+    lab.start();
+    lab.receive(UPLINK, &Icmp6::advertisement("2001:db8:f::2", 0x20, Some(OTHER)).bytes());
+    assert!(matches!(lab.host.notices().next(), Some(Notice::Duplicate { .. })));
+    lab.run(SETTLING);
+    lab.link(WAN, false);
+    let said = lab.link(WAN, true);
+    assert!(said.contains(&frame(UPLINK, DAD_GLOBAL)), "{said:?}");
+    lab.run(Duration::from_secs(2));
+    let echo = lab.receive(UPLINK, &unhex(PING6));
+    assert_eq!(echo, [Seen::Packet(PONG6.into())]);
+}
+
+#[test]
+fn a_start_without_a_link_says_nothing_there_until_it_is_up() {
+    let mut lab = Lab::new(spec());
+    assert_eq!(lab.link(WAN, false), []);
+    assert_eq!(on_uplink(&lab.start()), []);
+    let later: Vec<_> = lab.run(SETTLING).into_iter().map(|(_, seen)| seen).collect();
+    assert_eq!(on_uplink(&later), []);
+    let said = lab.link(WAN, true);
+    for hex in [GRATUITOUS, DAD_GLOBAL, DAD_LINK_LOCAL] {
+        assert!(said.contains(&frame(UPLINK, hex)), "{said:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_a_neighbour_fails_at_once() {
     let mut lab = Lab::settled(spec());
@@ -773,6 +887,145 @@ fn the_table_is_bounded_and_the_oldest_stale_neighbour_makes_room() {
     lab.resolve(INSIDE, host(201));
     assert_eq!(lab.state(INSIDE, host(10)), Some(NudState::Delay));
     assert_eq!(lab.host.neighbours().count(), 4);
+}
+
+// ---- Several addresses of each family -------------------------------------------------------------------------------
+
+/// The uplink with more addresses: another of the same subnet, one of another subnet, and two more of IPv6.
+fn many() -> Spec {
+    let mut spec = Spec { pools: Vec::new(), static_nat: Vec::new(), forwards: Vec::new(), ..spec() };
+    let more = ["198.51.100.3/24", "203.0.113.1/28", "2001:db8:f::3/64", "2001:db8:e::2/64"];
+    spec.interfaces[1].addresses.extend(more.map(prefix));
+    spec
+}
+
+const MORE4: [[u8; 4]; 3] = [GATEWAY4, [198, 51, 100, 3], [203, 0, 113, 1]];
+const MORE6: [&str; 4] = ["2001:db8:f::2", "2001:db8:f::3", "2001:db8:e::2", "fe80::ff:fe00:2"];
+
+#[test]
+fn every_address_is_announced_and_every_ipv6_one_tested_first() {
+    let mut lab = Lab::new(many());
+    let mut said: Vec<_> = lab.start().into_iter().map(|seen| (0.0, seen)).collect();
+    said.extend(lab.run(SETTLING));
+    let times = |wanted: &[u8]| {
+        let wanted = frame(UPLINK, &hex(wanted));
+        said.iter().filter(|(_, seen)| *seen == wanted).map(|(at, _)| *at).collect::<Vec<_>>()
+    };
+    for address in MORE4 {
+        assert_eq!(times(&arp_in(GATEWAY, EVERYBODY, 1, GATEWAY, address, NOBODY, address)), [0.0, 2.0]);
+    }
+    for address in MORE6 {
+        let test = Icmp6::solicitation("::", address, None);
+        assert_eq!(times(&Icmp6 { macs: (GATEWAY, test.macs.1), ..test }.bytes()), [0.0], "{address}");
+        let announcement = Icmp6 {
+            macs: (GATEWAY, [0x33, 0x33, 0, 0, 0, 1]),
+            destination: v6("ff02::1"),
+            ..Icmp6::advertisement(address, 0xa0, Some(GATEWAY))
+        };
+        assert_eq!(times(&announcement.bytes()), [1.0, 3.0], "{address}");
+    }
+    let on_uplink = said.iter().filter(|(_, seen)| matches!(seen, Seen::Frame(UPLINK, _))).count();
+    assert_eq!(on_uplink, 2 * MORE4.len() + 3 * MORE6.len(), "and nothing else is said there");
+}
+
+#[test]
+fn another_station_s_claim_to_one_address_leaves_the_others_in_use() {
+    let mut lab = Lab::new(many());
+    lab.start();
+    let has = Icmp6::advertisement("2001:db8:f::3", 0x20, Some(OTHER));
+    let has = Icmp6 { macs: (OTHER, [0x33, 0x33, 0, 0, 0, 1]), destination: v6("ff02::1"), ..has };
+    lab.ignores(UPLINK, &has.bytes(), Ignored::Conflict);
+    lab.run(SETTLING);
+    for address in MORE6 {
+        let asked = Icmp6::solicitation("fe80::1", address, Some(ROUTER)).bytes();
+        if address == "2001:db8:f::3" {
+            lab.ignores(UPLINK, &asked, Ignored::NotOurs);
+        } else {
+            assert!(!lab.receive(UPLINK, &asked).is_empty(), "{address}");
+        }
+    }
+}
+
+#[test]
+fn every_address_is_answered_for_and_answers() {
+    let mut lab = Lab::settled(many());
+    for address in MORE4 {
+        let asker = if address[0] == 203 { [203, 0, 113, 9] } else { ROUTER4 };
+        let reply = arp_in(GATEWAY, ROUTER, 2, GATEWAY, address, ROUTER, asker);
+        let said = lab.receive(UPLINK, &arp_request(ROUTER, asker, address));
+        assert!(said.contains(&frame(UPLINK, &hex(&reply))), "{said:?}");
+        let said = lab.receive(UPLINK, &ping4(ROUTER, GATEWAY, ROUTER4, address, b"ping"));
+        assert_eq!(open_icmp4(&open4(&said, address, ROUTER4)), (0, 0, b"ping".to_vec()));
+        // An unused port: the error comes from the address that was asked.
+        let said = lab.receive(UPLINK, &udp4(ROUTER4, address, 8));
+        assert_eq!(open_icmp4(&open4(&said, address, ROUTER4)).0, 3);
+    }
+    for address in MORE6 {
+        let source = if address.starts_with("fe80") { "fe80::1" } else { "2001:db8:f::1" };
+        let said = lab.receive(UPLINK, &Icmp6::solicitation(source, address, Some(ROUTER)).bytes());
+        let reply = Icmp6::advertisement(address, 0xe0, Some(GATEWAY));
+        let reply = Icmp6 { macs: (GATEWAY, ROUTER), destination: v6(source), ..reply };
+        assert!(said.contains(&frame(UPLINK, &hex(&reply.bytes()))), "{address}: {said:?}");
+        let ping = Icmp6 {
+            macs: (ROUTER, GATEWAY),
+            source: v6(source),
+            destination: v6(address),
+            hop_limit: 64,
+            kind: 128,
+            code: 0,
+            word: [0x12, 0x34, 0, 1],
+            body: b"ping".to_vec(),
+        };
+        let pong = Icmp6 { source: v6(address), destination: v6(source), kind: 129, ..ping.clone() }.bytes();
+        let said = lab.receive(UPLINK, &ping.bytes());
+        match &said[..] {
+            [Seen::Packet(packet)] => assert_eq!(*packet, hex(&pong[14..])),
+            [Seen::Frame(UPLINK, frame)] if address.starts_with("fe80") => {
+                assert_eq!(frame[28..], hex(&pong[14..]));
+            }
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_is_asked_for_from_the_address_of_its_own_subnet() {
+    let mut lab = Lab::settled(many());
+    for (target, source) in [(ROUTER4, GATEWAY4), ([203, 0, 113, 9], [203, 0, 113, 1])] {
+        let asked = arp_in(GATEWAY, EVERYBODY, 1, GATEWAY, source, NOBODY, target);
+        assert_eq!(lab.resolve(UPLINK, Ipv4Addr::from(target)), [frame(UPLINK, &hex(&asked))]);
+    }
+    // No address of ours is a neighbour, and no subnet's broadcast address.
+    for nobody in [[198, 51, 100, 3], [203, 0, 113, 1], [203, 0, 113, 15], [203, 0, 113, 0]] {
+        assert_eq!(lab.resolve(UPLINK, Ipv4Addr::from(nobody)), [Seen::Failed(UPLINK, nobody.into())]);
+    }
+}
+
+#[test]
+fn interfaces_of_one_port_answer_with_their_own_ethernet_addresses() {
+    let mut spec = many();
+    let own = [2, 0, 0, 0, 0, 0xc0];
+    let mut customer = interface("customer", 1, own, &["192.168.30.1/24", "2001:db8:30::1/64"]);
+    (customer.outer_vlan, customer.vlan) = (Some(200), Some(20));
+    spec.interfaces.push(customer);
+    let (id, mut lab) = (InterfaceId(2), Lab::settled(spec));
+    let asked = arp_request(CLIENT, [192, 168, 30, 10], [192, 168, 30, 1]);
+    let reply = arp_in(own, CLIENT, 2, own, [192, 168, 30, 1], CLIENT, [192, 168, 30, 10]);
+    assert!(lab.receive(id, &asked).contains(&frame(id, &hex(&reply))));
+    // The link-local address follows from it; the port's is of the other interface alone.
+    let asked = |target| Icmp6 {
+        macs: (CLIENT, [0x33, 0x33, 0, 0, 0, 1]),
+        ..Icmp6::solicitation("fe80::a", target, Some(CLIENT))
+    };
+    let reply = Icmp6 {
+        macs: (own, CLIENT),
+        destination: v6("fe80::a"),
+        ..Icmp6::advertisement("fe80::ff:fe00:c0", 0xe0, Some(own))
+    };
+    let said = lab.receive(id, &asked("fe80::ff:fe00:c0").bytes());
+    assert!(said.contains(&frame(id, &hex(&reply.bytes()))), "{said:?}");
+    lab.ignores(id, &asked("fe80::ff:fe00:2").bytes(), Ignored::NotOurs);
+    lab.ignores(id, &ping4(CLIENT, GATEWAY, [192, 168, 30, 10], [192, 168, 30, 1], &[]), Ignored::OtherStation);
 }
 
 // ---- Pings ---------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ fn every_drop_reason_is_there_from_the_start_and_workers_add_up() {
 
 /// One HTTP exchange: the status line and the body.
 fn ask(server: &Server, request: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(server.address().unwrap()).unwrap();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -152,7 +152,7 @@ fn ask(server: &Server, request: &str) -> (String, String) {
 fn http_answers_scrapes_and_probes_past_a_client_that_says_nothing() {
     let (metrics, _) = gateway();
     let server = Server::start("127.0.0.1:0".parse().unwrap(), metrics.clone()).unwrap();
-    let silent = TcpStream::connect(server.address().unwrap()).unwrap();
+    let silent = TcpStream::connect(server.address()).unwrap();
     (&silent).write_all(b"GET /metr").unwrap();
     assert_eq!(ask(&server, "GET /healthz"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
     assert_eq!(ask(&server, "GET /readyz").0, "HTTP/1.1 503 Service Unavailable");
@@ -163,7 +163,7 @@ fn http_answers_scrapes_and_probes_past_a_client_that_says_nothing() {
     assert_eq!(ask(&server, "GET /").0, "HTTP/1.1 404 Not Found");
     assert_eq!(ask(&server, "POST /metrics").0, "HTTP/1.1 405 Method Not Allowed");
 
-    let taken = Server::start(server.address().unwrap(), metrics).unwrap_err().to_string();
+    let taken = Server::start(server.address(), metrics).unwrap_err().to_string();
     assert!(taken.contains("metrics.listen") && taken.contains("in use"), "{taken}");
     drop(silent);
 }

@@ -147,7 +147,7 @@ write('up.pcap', (1700000000.25, wan()/UDP(sport=9, dport=40053)/b'answer'),
   inside               1            1
   guests               0            0
   uplink               2            1
-originated        0  ICMP errors of the gateway
+originated        0  ICMP errors and TCP resets of the gateway
 punted            0  packets for the gateway itself; 0 answers
 dropped           1
                    1  filtered: A mapping exists, but its filtering does not admit this sender.
@@ -306,6 +306,52 @@ write('raw6.pcap', (1, IPv6(src='2001:db8:1::10', dst='2001:db8:1::20')/UDP(spor
     lab.replay("--in inside=raw6.pcap --out-dir six");
     let fields = "eth.type ipv6.src ipv6.dst ipv6.hlim";
     assert_eq!(lab.tshark("six/inside.pcap", fields), ["0x86dd 2001:db8:1::10 2001:db8:1::20 63"]);
+}
+
+/// QinQ and an Ethernet address of the interface's own: both tags go on and off, whatever type the outer one was captured
+/// with; frames come from the interface's address, and the host answers with it.
+#[test]
+fn service_tags_go_on_and_off_and_the_interface_has_its_own_address() {
+    let customer = r#"customer: {port: lan, outer-vlan: 200, vlan: 20, mac: "02:00:00:00:00:c0", zone: inside,
+    addresses: [192.168.30.1/24, 192.168.31.1/24, "2001:db8:30::1/64"]}"#;
+    let config = CONFIG.replace("  uplink: {", &format!("  {customer}\n  uplink: {{"));
+    let lab = Lab::with_config(
+        &config,
+        r"
+packet = IP(src='192.168.30.10', dst='198.51.100.77')/UDP(sport=6001, dport=9)
+arp = [Ether(src=A, dst='ff:ff:ff:ff:ff:ff')/ARP(op=1, hwsrc=A, psrc=f'192.168.{net}.10', pdst=f'192.168.{net}.1') for net in (30, 31)]
+solicitation = IPv6(src='fe80::aa', dst='ff02::1:ff00:c0', hlim=255)/ICMPv6ND_NS(tgt='fe80::ff:fe00:c0')/ICMPv6NDOptSrcLLAddr(lladdr=A)
+solicitation = Ether(src=A, dst='33:33:ff:00:00:c0')/solicitation
+write('bare.pcap', (1, Ether(src=A, dst=GW)/packet), (3, arp[0]), (4, arp[1]), (5, solicitation))
+for name, kind in (('new', 0x88a8), ('old', 0x9100), ('q', 0x8100)):
+    write(name + '.pcap', (1, Ether(src=A, dst=GW, type=kind)/Dot1AD(vlan=200, type=0x8100)/Dot1Q(vlan=20)/packet))
+for name, tags in (('alone', Dot1Q(vlan=20)), ('service', Dot1AD(vlan=200)), ('three', Dot1AD(vlan=200)/Dot1Q(vlan=20)/Dot1Q(vlan=20))):
+    write(name + '.pcap', (1, Ether(src=A, dst=GW)/tags/packet))
+write('up.pcap', (2, wan()/UDP(sport=9, dport=6001)))
+",
+    );
+    for capture in ["bare", "new", "old", "q"] {
+        lab.replay(&format!("--in customer={capture}.pcap uplink=up.pcap --out-dir {capture}"));
+        let out = lab.tshark(&format!("{capture}/uplink.pcap"), &format!("{UDP} frame.len"));
+        assert_eq!(out, ["203.0.113.1 6001 198.51.100.77 9 42"], "{capture}");
+        let back = lab.tshark(&format!("{capture}/customer.pcap"), &format!("eth.src {UDP} vlan.id frame.len"));
+        assert_eq!(back[0], "02:00:00:00:00:c0 198.51.100.77 9 192.168.30.10 6001  42", "{capture}");
+    }
+    let answers =
+        lab.tshark("bare/customer.pcap", "eth.src arp.src.hw_mac arp.src.proto_ipv4 icmpv6.nd.na.target_address");
+    let mac = "02:00:00:00:00:c0";
+    let expected = [
+        format!("{mac} {mac} 192.168.30.1 "),
+        format!("{mac} {mac} 192.168.31.1 "),
+        format!("{mac}   fe80::ff:fe00:c0"),
+    ];
+    assert_eq!(answers[1..], expected);
+    for capture in ["alone", "service", "three"] {
+        let said = lab.replay(&format!("--in customer={capture}.pcap --out-dir {capture} --explain"));
+        // The customer's tag alone is the guests', to whom this Ethernet address is another station's.
+        let reason = if capture == "alone" { "other-station" } else { "unknown-vlan" };
+        assert!(said.contains(&format!("dropped, {reason}")), "{capture}: {said}");
+    }
 }
 
 #[test]

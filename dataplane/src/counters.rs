@@ -32,7 +32,7 @@ impl Counter {
 }
 
 macro_rules! drop_reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident, $function:literal, $name:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $function:literal, $name:literal, $advice:literal;)+) => {
         /// Why a packet was dropped. Every dropped packet has exactly one reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -59,94 +59,158 @@ macro_rules! drop_reasons {
             pub const fn explain(self) -> &'static str {
                 match self { $(Drop::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
+
+            /// What an operator should do about it, in a sentence. Where there is nothing to do, it begins with `nothing`.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Drop::$variant => $advice,)+ }
+            }
         }
     };
 }
 
 drop_reasons! {
     /// The frame is shorter than its Ethernet or VLAN header.
-    FrameShort, "port", "frame-short";
+    FrameShort, "port", "frame-short",
+        "look for a faulty cable, device or sender on the port's segment: no host sends such frames";
     /// The frame came in several segments, which the packet path does not take.
-    MultiSegment, "port", "multi-segment";
-    /// The VLAN tag belongs to no interface of this port.
-    UnknownVlan, "port", "unknown-vlan";
+    MultiSegment, "port", "multi-segment",
+        "lower the MTU of the interface, or of its neighbours, to what fits one packet buffer";
+    /// The VLAN tags, or the absence of any, belong to no interface of this port.
+    UnknownVlan, "port", "unknown-vlan",
+        "add an interface with these tags to the port, or take the VLAN off the switch's trunk";
     /// The frame is addressed to another station's Ethernet address.
-    OtherStation, "port", "other-station";
-    /// The EtherType is neither IP nor ARP.
-    NotIp, "port", "not-ip";
+    OtherStation, "port", "other-station",
+        "nothing: a switch floods what it has not learnt; if it goes on, look for a mirror port or a wrong static neighbour";
+    /// A protocol between neighbours on the link: LLDP, slow protocols (LACP), MAC control (pause), 802.1X.
+    LinkControl, "port", "link-control",
+        "nothing: it is meant for the neighbour on the cable, and ends here";
+    /// An IEEE 802.3 frame, with a length in place of the EtherType: spanning tree, CDP, IS-IS.
+    LengthFrame, "port", "length-frame",
+        "nothing: switches and routers speak such protocols among themselves";
+    /// A labelled packet: MPLS is not read.
+    Mpls, "port", "mpls",
+        "let the neighbour send plain IP: take this link out of its MPLS";
+    /// A PPPoE frame: no PPP session ends here.
+    Pppoe, "port", "pppoe",
+        "let another device end the PPPoE session, and connect the gateway behind it";
+    /// The EtherType is neither IP nor ARP, nor one of those that have a name of their own here.
+    NotIp, "port", "not-ip",
+        "nothing, if it is rare; otherwise capture on the port and look for the sender";
     /// The device did not accept the packet for transmission.
-    TransmitFull, "port", "transmit-full";
+    TransmitFull, "port", "transmit-full",
+        "see whether the link is up and how full it is; raise ports.NAME.tx-descriptors if bursts are short";
     /// The IP header is shorter than the minimum, longer than the packet, or of the wrong version (RFC 1812 §5.2.2).
-    IpHeader, "ip", "ip-header";
+    IpHeader, "ip", "ip-header",
+        "capture on the interface and look for the sender: no host sends such packets";
     /// The IPv4 header checksum is wrong (RFC 1812 §5.2.2).
-    IpChecksum, "ip", "ip-checksum";
+    IpChecksum, "ip", "ip-checksum",
+        "look for a faulty device on the way: something damages packets, or forwards them without care";
     /// The IP length field exceeds what arrived (RFC 1812 §5.2.2).
-    IpLength, "ip", "ip-length";
+    IpLength, "ip", "ip-length",
+        "capture on the interface and look for the sender, or for something that cuts packets off";
     /// The packet ends inside its transport header.
-    TransportShort, "ip", "transport-short";
+    TransportShort, "ip", "transport-short",
+        "capture on the interface and look for the sender: such packets are crafted, or cut off";
     /// The source address can't be a sender: unspecified, loopback, multicast or broadcast (RFC 1812 §5.3.7).
-    BadSource, "ip", "bad-source";
+    BadSource, "ip", "bad-source",
+        "find the sender by its Ethernet address: it is misconfigured, or spoofs";
     /// The destination is loopback, unspecified or otherwise not to be forwarded (RFC 1812 §5.3.7).
-    BadDestination, "ip", "bad-destination";
-    /// Multicast and broadcast are not forwarded.
-    Multicast, "ip", "multicast";
+    BadDestination, "ip", "bad-destination",
+        "find the sender by its Ethernet address: it is misconfigured, or scans";
+    /// To a multicast group: multicast is not forwarded, and this is no group of the gateway's own.
+    Multicast, "ip", "multicast",
+        "nothing: the gateway is no multicast router";
+    /// To all hosts of a link or subnet by IPv4: broadcasts are not forwarded (RFC 1812 §5.3.5, RFC 2644).
+    Broadcast, "ip", "broadcast",
+        "nothing: hosts broadcast on their own link; a directed broadcast from elsewhere is an old way of attack";
+    /// An IP packet for one host in a frame for many: not forwarded (RFC 1812 §5.3.4).
+    LinkBroadcast, "ip", "link-broadcast",
+        "find the sender by its Ethernet address: it sends frames to everyone that are for one host";
     /// A link-local address does not leave its link (RFC 3927 §7, RFC 4291 §2.5.6).
-    LinkLocal, "ip", "link-local";
+    LinkLocal, "ip", "link-local",
+        "nothing: such addresses are for one link; if something is missed, give its host a routable address";
     /// The time to live or hop limit has run out; answered with time exceeded.
-    TtlExceeded, "ip", "ttl-exceeded";
+    TtlExceeded, "ip", "ttl-exceeded",
+        "nothing, if it is traceroute; if it goes on, look for a routing loop with the router beyond";
     /// No route leads to the destination; answered with destination unreachable.
-    NoRoute, "route", "no-route";
+    NoRoute, "route", "no-route",
+        "add a route, or a default route, if the destination should be reached; see `turnpikectl route list`";
     /// Larger than the next link takes and not to be fragmented; answered with the link's MTU.
-    TooBig, "route", "too-big";
+    TooBig, "route", "too-big",
+        "nothing: the sender learns the MTU from the answer; if connections hang, something between drops ICMP: set mss-clamp";
     /// Larger than the next link takes; fragmentation is not available yet.
-    FragmentationNeeded, "route", "fragmentation-needed";
+    FragmentationNeeded, "route", "fragmentation-needed",
+        "let the hosts use path MTU discovery, or set mss-clamp: from-mtu on the interface";
     /// The neighbour did not answer; answered with host or address unreachable.
-    NeighbourFailed, "route", "neighbour-failed";
+    NeighbourFailed, "route", "neighbour-failed",
+        "see whether the neighbour is up and in the right VLAN; `turnpikectl neighbour list` says which failed";
     /// Too many packets wait for this neighbour's resolution, or for resolutions in all.
-    NeighbourQueueFull, "route", "neighbour-queue-full";
+    NeighbourQueueFull, "route", "neighbour-queue-full",
+        "nothing, if a scan or a burst is on; if it goes on, look for neighbours that do not answer";
     /// The neighbour table is full.
-    NeighbourTableFull, "route", "neighbour-table-full";
+    NeighbourTableFull, "route", "neighbour-table-full",
+        "raise boot.tables.neighbours, or find who scans a large subnet: `turnpikectl neighbour list`";
     /// From outside, to an external address or an inside network, and no mapping or forward leads in.
-    Unsolicited, "nat44", "unsolicited";
+    Unsolicited, "nat44", "unsolicited",
+        "nothing: this is what the gateway keeps out; if it should come in, add a forward or a static entry";
     /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host, or
     /// the sender is in another zone than the host that it says it is.
-    FlowConflict, "nat44", "flow-conflict";
+    FlowConflict, "nat44", "flow-conflict",
+        "see whether a host claims an address of another zone; otherwise nothing: the other session goes on";
     /// A mapping exists, but its filtering does not admit this sender.
-    Filtered, "nat44", "filtered";
+    Filtered, "nat44", "filtered",
+        "nothing, unless an application needs it: then set the rule's filtering to endpoint-independent";
     /// The session table is full; existing sessions are not evicted.
-    SessionTableFull, "nat44", "session-table-full";
+    SessionTableFull, "nat44", "session-table-full",
+        "raise boot.tables.sessions, or see with `turnpikectl session list` whether one host has them all";
     /// The mapping table is full; existing mappings are not evicted.
-    MappingTableFull, "nat44", "mapping-table-full";
+    MappingTableFull, "nat44", "mapping-table-full",
+        "raise boot.tables.mappings, or see with `turnpikectl mapping list` whether one host has them all";
     /// A reload has left the mapping of this inside endpoint without its address or port; it is being ended, and the next
     /// packets get a new one.
-    MappingEnds, "nat44", "mapping-ends";
+    MappingEnds, "nat44", "mapping-ends",
+        "nothing: it lasts a moment after a reload";
     /// No external port is left for this subscriber; answered with host unreachable (RFC 6888 REQ-11).
-    NoPort, "nat44", "no-port";
+    NoPort, "nat44", "no-port",
+        "add addresses to the pool, or see with `turnpikectl mapping list` whether one host has all ports";
     /// A TCP segment that belongs to no session, and does not open one: it is not a SYN alone.
-    TcpNotSyn, "nat44", "tcp-not-syn";
+    TcpNotSyn, "nat44", "tcp-not-syn",
+        "nothing: connections of before a restart or a time-out; to keep them, set the rule's mid-stream to adopt";
     /// Fragments are not translated yet.
-    Fragment, "nat44", "fragment";
+    Fragment, "nat44", "fragment",
+        "let the hosts use path MTU discovery and smaller datagrams (for DNS: EDNS 1232)";
     /// Only TCP, UDP and ICMP are port-translated.
-    Protocol, "nat44", "protocol";
+    Protocol, "nat44", "protocol",
+        "give the host a whole address (nat44.static) if it needs that protocol; not all are carried yet";
     /// From inside to an external address of our own; hairpin is not available yet.
-    Hairpin, "nat44", "hairpin";
+    Hairpin, "nat44", "hairpin",
+        "let inside hosts use the inside address, by a DNS view of their own";
     /// An ICMP type that is neither a query nor an error, or an error that hosts ignore: redirect, source quench
     /// (RFC 5508 REQ-11, RFC 6633).
-    IcmpType, "nat44", "icmp-type";
+    IcmpType, "nat44", "icmp-type",
+        "nothing: such messages are obsolete, or only for the link that they are on";
     /// An ICMP error whose checksum is wrong (RFC 5508 REQ-3).
-    IcmpErrorChecksum, "nat44", "icmp-error-checksum";
+    IcmpErrorChecksum, "nat44", "icmp-error-checksum",
+        "nothing, if rare; otherwise look for a device on the way that damages packets";
     /// An ICMP error whose quoted IPv4 header is unreadable or has a wrong checksum (RFC 5508 REQ-3 a).
-    IcmpErrorQuote, "nat44", "icmp-error-quote";
+    IcmpErrorQuote, "nat44", "icmp-error-quote",
+        "nothing: broken or forged errors";
     /// An ICMP error that quotes a protocol without mappings, another error, or a fragment without its header.
-    IcmpErrorProtocol, "nat44", "icmp-error-protocol";
+    IcmpErrorProtocol, "nat44", "icmp-error-protocol",
+        "nothing: no translated flow can have caused it";
     /// An ICMP error about a flow that has no session or mapping (RFC 5508 REQ-4).
-    IcmpErrorNoSession, "nat44", "icmp-error-no-session";
+    IcmpErrorNoSession, "nat44", "icmp-error-no-session",
+        "nothing: late or forged errors";
     /// The queue to the control thread is full.
-    PuntQueueFull, "host", "punt-queue-full";
+    PuntQueueFull, "host", "punt-queue-full",
+        "find who floods the gateway itself with ARP, neighbour discovery or pings; forwarded packets are not affected";
     /// The control thread gave a packet that is not a valid frame or IP packet, or too large for a buffer.
-    HostPacket, "host", "host-packet";
+    HostPacket, "host", "host-packet",
+        "report it: the gateway has made a packet that it can't send";
     /// The packet pool is empty, so a packet of the host could not be sent.
-    PoolEmpty, "host", "pool-empty";
+    PoolEmpty, "host", "pool-empty",
+        "raise boot.packets";
 }
 
 /// Number of drop reasons.
@@ -278,6 +342,10 @@ pub struct InterfaceCounters {
     pub transmitted_packets: Counter,
     /// Bytes of these, Ethernet header included, FCS not.
     pub transmitted_bytes: Counter,
+    /// Packets whose transport checksum was looked at: a sample of those received.
+    pub checksum_samples: Counter,
+    /// Those of them whose transport checksum was wrong.
+    pub checksum_bad: Counter,
 }
 
 /// Everything that one worker counts. On cache lines of its own.
@@ -288,7 +356,7 @@ pub struct Counters {
     pub received: Counter,
     /// Packets taken from the control thread.
     pub from_host: Counter,
-    /// Packets that the engine made: ICMP errors.
+    /// Packets that the engine made: ICMP errors and TCP resets.
     pub originated: Counter,
     /// Packets that a device accepted.
     pub transmitted: Counter,
@@ -308,6 +376,8 @@ pub struct Counters {
     pub sessions: [Counter; SessionClass::ALL.len()],
     /// Sessions made.
     pub session_creations: Counter,
+    /// Sessions of these that were opened in the middle of a TCP connection.
+    pub session_adoptions: Counter,
     /// Sessions ended by their timer.
     pub session_timeouts: Counter,
     /// Sessions whose addresses and ports a new TCP connection took over (D11).
@@ -328,7 +398,11 @@ pub struct Counters {
     pub icmp_errors: [Counter; IcmpError::ALL.len()],
     /// ICMP errors not sent because of the rate limit.
     pub icmp_rate_limited: Counter,
-    /// Errors not sent because the packet pool was empty.
+    /// TCP resets sent about segments in mid-stream.
+    pub tcp_resets: Counter,
+    /// TCP resets not sent because of the rate limit.
+    pub tcp_resets_rate_limited: Counter,
+    /// ICMP errors and TCP resets not sent because the packet pool was empty.
     pub originate_failures: Counter,
     /// Polls of the worker.
     pub polls: Counter,
@@ -357,6 +431,7 @@ impl Counters {
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),
+            session_adoptions: Counter::default(),
             session_timeouts: Counter::default(),
             session_replacements: Counter::default(),
             session_flushes: Counter::default(),
@@ -367,6 +442,8 @@ impl Counters {
             mapping_failures: Default::default(),
             icmp_errors: Default::default(),
             icmp_rate_limited: Counter::default(),
+            tcp_resets: Counter::default(),
+            tcp_resets_rate_limited: Counter::default(),
             originate_failures: Counter::default(),
             polls: Counter::default(),
             empty_polls: Counter::default(),

@@ -26,6 +26,7 @@ use arrayvec::ArrayVec;
 use crate::counters::{Counters, Drop, IcmpError};
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::parse::{self, View4, View6, ethertype};
+use crate::packet::verify::Covered;
 use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
@@ -39,6 +40,10 @@ use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
 use look_ahead::tuple_of;
 use own::own_packet;
+
+/// Of this many received packets one has its transport checksum looked at. A prime, so that traffic with a rhythm does not
+/// keep clear of it.
+const SAMPLE: u64 = 61;
 
 /// Received packets, with the port that each came in by.
 pub type Received<P> = ArrayVec<(PortId, P), BURST>;
@@ -95,6 +100,8 @@ enum Verdict {
     Hold,
     /// Dropped, and its sender told: an ICMP error with its MTU field.
     Drop(Drop, Option<(IcmpError, u16)>),
+    /// Dropped as [`Drop::TcpNotSyn`], and its sender told by a TCP reset.
+    Reset,
 }
 
 // Every packet has one.
@@ -177,6 +184,7 @@ pub struct Engine<P> {
     /// A burst's packets, read. Here so that its memory is taken once.
     prepared: Vec<Prepared>,
     errors: Bucket,
+    resets: Bucket,
     /// The next shard to expire.
     expiring: usize,
     /// The shards in which time has brought more about than was taken care of: a bit each.
@@ -197,6 +205,7 @@ struct Story {
     session: SessionStep,
     after: Option<Endpoints>,
     error: Option<IcmpError>,
+    reset: bool,
 }
 
 impl<P: Packet> Engine<P> {
@@ -213,6 +222,7 @@ impl<P: Packet> Engine<P> {
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             prepared: vec![Prepared::UNREAD; BURST],
             errors: Bucket { full_at: now },
+            resets: Bucket { full_at: now },
             expiring: 0,
             overdue: 0,
             sweep: None,
@@ -267,6 +277,7 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
+        let earlier = self.counters.received.get();
         self.counters.received.add(burst.len() as u64);
         for (_, packet) in burst.iter_mut() {
             if packet.rx_checksum() == RxChecksum::Partial {
@@ -276,6 +287,10 @@ impl<P: Packet> Engine<P> {
         let mut prepared = std::mem::take(&mut self.prepared);
         for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
             self.prepare(*port, packet, prepared);
+        }
+        let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
+        if let (Some((_, packet)), Some(prepared)) = (burst.get(sampled), prepared.get(sampled)) {
+            self.sample(packet, prepared);
         }
         for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
             if let Some(shard) = self.shards.get(flow.shard.index()) {
@@ -291,6 +306,25 @@ impl<P: Packet> Engine<P> {
             self.walk(packet, prepared, false, now, pool, out);
         }
         self.prepared = prepared;
+    }
+
+    /// Looks at the transport checksum of a received packet, for statistics.
+    #[inline(never)]
+    fn sample(&self, packet: &P, prepared: &Prepared) {
+        let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) else {
+            return;
+        };
+        let covered = match &prepared.read {
+            Ok(Read::Four(view)) => Covered::of4(packet.data(), view),
+            Ok(Read::Six(view)) => Covered::of6(packet.data(), view),
+            Ok(Read::Arp) | Err(_) => None,
+        };
+        // A device's praise is believed; its blame is not: there are some that take a missing checksum for a wrong one.
+        let is_right = |covered: Covered| packet.rx_checksum() == RxChecksum::Good || covered.is_right();
+        if let Some(covered) = covered {
+            counters.checksum_samples.add(1);
+            counters.checksum_bad.add(u64::from(!is_right(covered)));
+        }
     }
 
     /// Applies a message of the control thread. `false` means: stop.
@@ -435,9 +469,9 @@ impl<P: Packet> Engine<P> {
 
     fn tell(&mut self, read: Option<&Read>, disposal: Disposal, resumed: bool) {
         if let Some(traces) = &mut self.traces {
-            let Story { shard, rule, session, after, error } = self.story;
+            let Story { shard, rule, session, after, error, reset } = self.story;
             let before = read.and_then(endpoints);
-            traces.push(Trace { disposal, shard, rule, session, before, after, error, resumed });
+            traces.push(Trace { disposal, shard, rule, session, before, after, error, reset, resumed });
         }
     }
 
@@ -474,6 +508,12 @@ impl<P: Packet> Engine<P> {
                     self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
                 }
                 self.drop(packet, reason, out)
+            }
+            Verdict::Reset => {
+                if let Some(Read::Four(view)) = read {
+                    self.reset(packet.data(), view, now, pool, out);
+                }
+                self.drop(packet, Drop::TcpNotSyn, out)
             }
         }
     }
@@ -558,11 +598,17 @@ fn endpoints(read: &Read) -> Option<Endpoints> {
     }
 }
 
-/// Takes the VLAN tag off a frame for the host.
+/// Whether the frame of a packet is for more than one station.
+#[inline(always)]
+fn is_for_many<P: Packet>(packet: &P) -> bool {
+    packet.data().first().is_some_and(|byte| byte & 1 != 0)
+}
+
+/// Takes the VLAN tags off a frame for the host.
 fn untag<P: Packet>(packet: &mut P) {
-    let tagged = parse::link(packet.data()).is_ok_and(|link| link.len > parse::ETHERNET);
-    if tagged {
-        packet.data_mut().copy_within(..12, parse::TAG);
-        let _ = packet.trim_front(parse::TAG);
+    let tags = parse::link(packet.data()).map_or(0, |link| link.len - parse::ETHERNET);
+    if tags > 0 {
+        packet.data_mut().copy_within(..12, tags);
+        let _ = packet.trim_front(tags);
     }
 }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::packet::parse::ethertype;
 use crate::policy::Policy;
 use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
@@ -139,8 +140,9 @@ pub struct Spec {
     pub icmp: IcmpPolicy,
     /// Table sizes, from the boot-time section.
     pub limits: Limits,
-    /// Ports whose link is down. Static routes over them are withdrawn, in favour of less specific ones; their connected
-    /// prefixes are unreachable, unless a static route for the same prefix leads elsewhere.
+    /// Ports whose link is down. What lies behind them by a connected prefix or a static route is unreachable, unless another
+    /// route takes over: one for the same prefix, or a less specific one that leads to the same zone. (What is inside is not
+    /// sought outside because a cable is pulled.)
     pub links_down: Vec<PortId>,
     /// Key of everything that must be unpredictable from outside (ports, table hashes). Random per process; fixed by
     /// `turnpike replay --seed`.
@@ -177,6 +179,14 @@ pub struct InterfaceSpec {
     pub neighbours: Vec<(IpAddr, MacAddr)>,
     /// Clamp of the TCP maximum segment size in SYNs that enter or leave here.
     pub mss_clamp: MssClamp,
+}
+
+impl InterfaceSpec {
+    /// The VLAN tags of its frames, outermost first: type and identifier.
+    pub fn tags(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let outer = self.outer_vlan.map(|vlan| (ethertype::SERVICE, vlan));
+        outer.into_iter().chain(self.vlan.map(|vlan| (ethertype::VLAN, vlan)))
+    }
 }
 
 /// TCP MSS clamping (only ever lowering).
@@ -485,7 +495,7 @@ pub enum Target {
     Broadcast,
     /// Explicitly unreachable.
     Unreachable,
-    /// On the link of this interface, which is down.
+    /// Behind this interface, whose link is down.
     LinkDown(InterfaceId),
 }
 
@@ -503,6 +513,46 @@ impl Target {
     }
 }
 
+/// A port's interfaces by VLAN identifier (0: no such tag).
+type ByVlan = Box<[Option<InterfaceId>]>;
+
+/// A port's interfaces by their tags.
+#[derive(Debug)]
+struct Vlans {
+    /// Those without a service tag.
+    single: ByVlan,
+    /// Those with one, by its identifier; of an identifier that no interface has, or on a port without any, empty.
+    double: Box<[ByVlan]>,
+}
+
+impl Vlans {
+    const IDENTIFIERS: usize = 4096;
+
+    fn new() -> Self {
+        Vlans { single: Self::level(), double: Box::default() }
+    }
+
+    fn level() -> ByVlan {
+        vec![None; Self::IDENTIFIERS].into()
+    }
+
+    fn slot(&mut self, outer: u16, vlan: u16) -> Option<&mut Option<InterfaceId>> {
+        let level = if outer == 0 {
+            &mut self.single
+        } else {
+            if self.double.is_empty() {
+                self.double = vec![ByVlan::default(); Self::IDENTIFIERS].into();
+            }
+            let level = self.double.get_mut(usize::from(outer))?;
+            if level.is_empty() {
+                *level = Self::level();
+            }
+            level
+        };
+        level.get_mut(usize::from(vlan))
+    }
+}
+
 /// The compiled, immutable configuration that workers read.
 #[derive(Debug)]
 pub struct Plan {
@@ -512,8 +562,8 @@ pub struct Plan {
     pub externals: Vec<External>,
     /// The external addresses of each pool, by index in `externals`.
     pub pools: Vec<Vec<u32>>,
-    /// For each port, the interface of each VLAN (0: untagged).
-    vlans: Vec<Box<[Option<InterfaceId>]>>,
+    /// For each port, its interfaces by their tags.
+    vlans: Vec<Vlans>,
     targets: Vec<Target>,
     /// The place of each target; only while the plan is being made.
     target_places: HashMap<Target, u32>,
@@ -545,6 +595,9 @@ pub enum PlanError {
 /// Most external addresses of a plan.
 pub const EXTERNALS_MAX: usize = 65_536;
 
+/// Most interfaces of a plan: so many are counted.
+pub const INTERFACES_MAX: usize = 4096;
+
 /// External addresses that there is room for at least: twice as many as at start, and no fewer than this.
 const CAPACITY_MIN: usize = 1024;
 
@@ -562,7 +615,7 @@ impl Plan {
         let mut plan = Plan {
             externals: Vec::new(),
             pools: vec![Vec::new(); spec.pools.len()],
-            vlans: spec.ports.iter().map(|_| vec![None; 4096].into()).collect(),
+            vlans: spec.ports.iter().map(|_| Vlans::new()).collect(),
             targets: Vec::new(),
             target_places: HashMap::new(),
             fib4: Trie::new(),
@@ -583,14 +636,14 @@ impl Plan {
         for (interface, id) in spec.interfaces.iter().zip(0..).filter(|(interface, _)| !interface.is_vacant()) {
             let id = InterfaceId(id);
             let slot = self.vlans.get_mut(usize::from(interface.port.0));
-            let slot = slot.and_then(|vlans| vlans.get_mut(usize::from(interface.vlan.unwrap_or(0))));
+            let (outer, vlan) = (interface.outer_vlan.unwrap_or(0), interface.vlan.unwrap_or(0));
+            let slot = slot.and_then(|vlans| vlans.slot(outer, vlan));
             let slot = slot.ok_or_else(|| PlanError::Dangling(format!("interface {}", interface.name)))?;
             if let Some(other) = slot.replace(id) {
                 let other = spec.interfaces[usize::from(other.0)].name.clone();
                 return Err(PlanError::Overlap(format!("interface {}", interface.name), format!("interface {other}")));
             }
-            let link =
-                if spec.links_down.contains(&interface.port) { Target::LinkDown(id) } else { Target::OnLink(id) };
+            let link = if is_down(spec, id) { Target::LinkDown(id) } else { Target::OnLink(id) };
             for prefix in &interface.addresses {
                 self.route(*prefix, link);
                 if let IpAddr::V4(address) = prefix.address
@@ -614,16 +667,14 @@ impl Plan {
     }
 
     fn add_routes(&mut self, spec: &Spec) {
-        let is_down = |id: InterfaceId| {
-            spec.interfaces.get(usize::from(id.0)).is_some_and(|it| spec.links_down.contains(&it.port))
-        };
         for route in &spec.routes {
-            if let NextHop::Via(_, id) | NextHop::OnLink(id) = route.next_hop
-                && is_down(id)
-            {
-                continue;
-            }
             let target = match route.next_hop {
+                NextHop::Via(_, id) | NextHop::OnLink(id) if is_down(spec, id) => {
+                    if has_substitute(spec, route.prefix, id) {
+                        continue;
+                    }
+                    Target::LinkDown(id)
+                }
                 NextHop::Via(router, interface) => Target::Via(Neighbour::new(interface, router)),
                 NextHop::OnLink(interface) => Target::OnLink(interface),
                 NextHop::Unreachable => Target::Unreachable,
@@ -724,11 +775,13 @@ impl Plan {
         }
     }
 
-    /// The interface for a VLAN (0: untagged) on a port.
+    /// The interface on a port for a VLAN within the VLAN of a service tag (0: no such tag).
     #[inline]
     #[must_use]
-    pub fn ingress(&self, port: PortId, vlan: u16) -> Option<InterfaceId> {
-        *self.vlans.get(usize::from(port.0))?.get(usize::from(vlan))?
+    pub fn ingress(&self, port: PortId, outer_vlan: u16, vlan: u16) -> Option<InterfaceId> {
+        let vlans = self.vlans.get(usize::from(port.0))?;
+        let level = if outer_vlan == 0 { &vlans.single } else { vlans.double.get(usize::from(outer_vlan))? };
+        *level.get(usize::from(vlan))?
     }
 
     /// The interface with this index. Every [`InterfaceId`] that the plan itself gives out is valid.
@@ -825,6 +878,27 @@ fn host4(address: u32) -> IpPrefix {
     IpPrefix { address: IpAddr::V4(Ipv4Addr::from_bits(address)), len: 32 }
 }
 
+/// Whether an interface's link is down.
+fn is_down(spec: &Spec, id: InterfaceId) -> bool {
+    spec.interfaces.get(usize::from(id.0)).is_some_and(|it| spec.links_down.contains(&it.port))
+}
+
+/// Whether another route takes over from one for `prefix` by an interface whose link is down: see [`Spec::links_down`].
+fn has_substitute(spec: &Spec, prefix: IpPrefix, by: InterfaceId) -> bool {
+    let zone = |id: InterfaceId| spec.interfaces.get(usize::from(id.0)).map(|it| it.zone);
+    let connected = spec.interfaces.iter().zip((0..=u16::MAX).map(InterfaceId));
+    let connected = connected.flat_map(|(it, id)| it.addresses.iter().map(move |&prefix| (prefix, Some(id))));
+    let routed = spec.routes.iter().map(|route| match route.next_hop {
+        NextHop::Via(_, id) | NextHop::OnLink(id) => (route.prefix, Some(id)),
+        NextHop::Unreachable => (route.prefix, None),
+    });
+    let holds = connected.chain(routed).filter(|(other, to)| {
+        other.len <= prefix.len && other.contains(prefix.address) && !to.is_some_and(|id| is_down(spec, id))
+    });
+    let best = holds.max_by_key(|(other, _)| other.len);
+    best.is_some_and(|(other, to)| other.len == prefix.len || to.is_none_or(|to| zone(to) == zone(by)))
+}
+
 /// The fewest prefixes that make up an inclusive range of addresses.
 fn prefixes_of(first: u32, last: u32) -> Vec<IpPrefix> {
     let (mut next, end) = (u64::from(first), u64::from(last) + 1);
@@ -848,8 +922,8 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     let interface = |id: InterfaceId, what: String| {
         if usize::from(id.0) < spec.interfaces.len() { Ok(()) } else { Err(PlanError::Dangling(what)) }
     };
-    if spec.interfaces.len() >= usize::from(u16::MAX) {
-        return Err(PlanError::TooMany("interfaces", usize::from(u16::MAX)));
+    if spec.interfaces.len() > INTERFACES_MAX {
+        return Err(PlanError::TooMany("interfaces", INTERFACES_MAX));
     }
     for it in spec.interfaces.iter().filter(|it| !it.is_vacant()) {
         zone(it.zone, format!("interface {}", it.name))?;

@@ -79,6 +79,8 @@ pub struct Trace {
     pub after: Option<Endpoints>,
     /// The ICMP error that it provoked.
     pub error: Option<IcmpError>,
+    /// It was answered with a TCP reset.
+    pub reset: bool,
     /// The packet had waited for a neighbour; its first story ended with [`Disposal::Hold`].
     pub resumed: bool,
 }

@@ -81,11 +81,15 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         inbox: Receiver<ToWorker>,
         outbox: Sender<FromWorker<D::Packet>>,
     ) -> Self {
-        let held = engine.plan().spec.limits.held as usize;
+        let limits = engine.plan().spec.limits;
+        let mut out = Output::new(limits.held as usize);
+        // While the control thread does not listen, each neighbour can be asked for, or reported as used, once: what it is told
+        // of them, which could make them worth another word, is not applied then (see `poll_once`).
+        out.events.reserve(out.events.capacity() + limits.neighbours as usize);
         let pending = devices.iter().map(|_| Pending { packets: Burst::new(), interfaces: ArrayVec::new() });
         Worker {
             pending: pending.collect(),
-            out: Output::new(held),
+            out,
             received: Burst::new(),
             burst: Received::new(),
             engine,

@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::Packet as _;
 use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
-use dataplane::plan::{NextHop, Pooling};
+use dataplane::plan::{MidStream, NextHop, Pooling};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use dataplane::worker::{Burst, Device, Worker};
@@ -59,12 +59,17 @@ struct Rig {
 
 impl Rig {
     fn new(spec: Spec) -> Rig {
+        Rig::heard(spec, PACKETS)
+    }
+
+    /// With so much room for what the control thread is told.
+    fn heard(spec: Spec, room: usize) -> Rig {
         let now = Time::from_secs(1000);
         let plan = Arc::new(Plan::compile(spec).expect("a plan"));
         let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
         let leases = Arc::new(Leases::new(&plan));
         let (to_worker, inbox) = crossbeam_channel::bounded(PACKETS);
-        let (outbox, from_worker) = crossbeam_channel::bounded(PACKETS);
+        let (outbox, from_worker) = crossbeam_channel::bounded(room);
         let pool = RecycledPool::new(PACKETS);
         let wire = || Wire { rx: VecDeque::with_capacity(PACKETS), tx: Vec::with_capacity(PACKETS) };
         let engine = Engine::new(plan, leases, Arc::clone(&counters), now);
@@ -86,6 +91,16 @@ impl Rig {
     /// Polls until all is quiet, and asserts that this allocates nothing. Returns the frames that left.
     #[track_caller]
     fn poll(&mut self, what: &str) -> Vec<Vec<u8>> {
+        self.poll_unheard(what);
+        while self.from_worker.try_recv().is_ok() {}
+        assert_eq!(self.counters.imbalance(), 0);
+        let sent = self.worker.devices_mut().iter_mut().flat_map(|wire| wire.tx.drain(..));
+        sent.map(|packet| packet.data().to_vec()).collect()
+    }
+
+    /// The same, with a control thread that does not listen.
+    #[track_caller]
+    fn poll_unheard(&mut self, what: &str) {
         let (worker, now) = (&mut self.worker, self.now);
         let info = allocation_counter::measure(|| {
             loop {
@@ -96,10 +111,6 @@ impl Rig {
             }
         });
         assert_eq!((info.count_total, info.bytes_total), (0, 0), "allocations and bytes of {what}");
-        while self.from_worker.try_recv().is_ok() {}
-        assert_eq!(self.counters.imbalance(), 0);
-        let sent = self.worker.devices_mut().iter_mut().flat_map(|wire| wire.tx.drain(..));
-        sent.map(|packet| packet.data().to_vec()).collect()
     }
 
     #[track_caller]
@@ -147,7 +158,9 @@ fn provider(limits: Limits) -> Spec {
         udp: Filtering::EndpointIndependent,
         icmp: Filtering::AddressDependent,
     };
-    spec.nat44 = vec![Nat44Rule { filtering, pooling: Pooling::PairedSoft, ..common::rule() }];
+    let rule = |mid_stream| Nat44Rule { filtering, pooling: Pooling::PairedSoft, mid_stream, ..common::rule() };
+    let reset = Nat44Rule { destination: vec![prefix("198.18.0.4/32")], ..rule(MidStream::Reset) };
+    spec.nat44 = vec![reset, rule(MidStream::Adopt)];
     spec.icmp = IcmpPolicy { rate: 1_000_000, burst: 1_000_000, ..IcmpPolicy::default() };
     spec.limits = limits;
     spec
@@ -188,6 +201,12 @@ fn the_packet_path_allocates_nothing() {
         rig.pass("pings", INSIDE, (0..100).map(|n| echo(INSIDE, host(n).0, server().0, true, 20_000 + n, 1)));
         let strangers = external[..100].iter().map(|&to| udp(OUTSIDE, end("198.18.9.9:9"), to, b""));
         rig.pass("sessions from outside", OUTSIDE, strangers);
+        // Connections that the gateway does not know: adopted, and reset.
+        let known = |to, port| (0..200).map(move |n| tcp(INSIDE, (host(n).0, port), to, "PA", 7, 9, b"data"));
+        rig.pass("adopted connections", INSIDE, known(end("198.18.0.3:80"), 31_000));
+        rig.pass("resets", INSIDE, known(end("198.18.0.4:80"), 32_000));
+        assert_eq!(rig.counters.tcp_resets.get() % 200, 0);
+        assert!(rig.counters.tcp_resets.get() > 0);
         // Errors: the gateway's own, and about translated flows in both directions.
         let last = (0..300).map(|n| udp_ttl(INSIDE, host(n), server(), b"probe", 1));
         rig.pass("ICMP errors originated", INSIDE, last);
@@ -274,4 +293,50 @@ fn neighbours_allocate_nothing() {
     for reason in [Drop::NeighbourTableFull, Drop::NeighbourQueueFull, Drop::NeighbourFailed] {
         assert!(rig.counters.drops(reason) > 0, "{}", reason.name());
     }
+}
+
+/// While the control thread does not listen, what is to be asked of it and told to it waits without taking memory: one
+/// question for each neighbour that there is room for, and one report for each stale one.
+#[test]
+fn a_control_thread_that_does_not_listen_costs_no_memory() {
+    const STALE: u128 = 300;
+    const NEIGHBOURS: u128 = 1000;
+    let limits = Limits { sessions: 64, mappings: 64, neighbours: NEIGHBOURS as u32, held_per_neighbour: 2, held: 20 };
+    let mut spec = provider(limits);
+    spec.routes.push(RouteSpec { prefix: prefix("2001:db8:77::/48"), next_hop: NextHop::OnLink(OUTSIDE) });
+    let mut rig = Rig::heard(spec, 1);
+    let neighbour = |n: u128| Ipv6Addr::from_bits(0x2001_0db8_0077 << 80 | n);
+    for n in 0..STALE {
+        rig.neighbour(OUTSIDE, neighbour(n).into(), NeighbourState::Stale(PEER));
+        rig.poll("a stale neighbour");
+    }
+    let known = rig.counters.transmitted.get();
+    // Twice as many destinations as fit, each twice.
+    let frames =
+        || (0..2 * NEIGHBOURS).map(|n| udp6(INSIDE, ("fd00:9::1".parse().unwrap(), 9), (neighbour(n), 9), b"", 64));
+    for _ in 0..2 {
+        let wire = &mut rig.worker.devices_mut()[usize::from(INSIDE.0)];
+        wire.rx.extend(frames().map(|frame| rig.pool.packet(&frame)));
+        rig.poll_unheard("packets that nobody is told of");
+        // And what it still says is left where it is.
+        rig.neighbour(OUTSIDE, neighbour(1).into(), NeighbourState::Failed);
+    }
+    assert_eq!(u128::from(rig.counters.transmitted.get() - known), 2 * STALE);
+    assert!(rig.counters.drops(Drop::NeighbourTableFull) > 0);
+    // Now it listens: everything is said, once.
+    let (mut asked, mut used) = (Vec::new(), Vec::new());
+    while let Ok(event) = rig.from_worker.try_recv() {
+        match event {
+            FromWorker::Resolve { address, .. } => asked.push(address),
+            FromWorker::NeighbourUsed { address, .. } => used.push(address),
+            FromWorker::Spent(_) => {}
+            other => panic!("{other:?}"),
+        }
+        rig.worker.poll_once(rig.now);
+    }
+    let expected = |range: std::ops::Range<u128>| range.map(|n| IpAddr::from(neighbour(n))).collect::<Vec<_>>();
+    asked.sort_unstable();
+    used.sort_unstable();
+    // Four neighbours of the rig take room too.
+    assert_eq!((asked, used), (expected(STALE..NEIGHBOURS - 4), expected(0..STALE)));
 }

@@ -311,15 +311,19 @@ fn rtr_02_what_is_never_answered() {
         lab.dropped(INSIDE, &last(frame), Drop::TtlExceeded);
         lab.counted("received, inside-received, drop-ttl-exceeded");
     }
-    for multicast in ["224.0.0.1:9", "239.1.2.3:9", "255.255.255.255:9", "192.168.1.255:9", "198.51.100.0:9"] {
+    for multicast in ["224.0.0.1:9", "239.1.2.3:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, unruled(), end(multicast), b"")), Drop::Multicast);
         lab.counted("received, inside-received, drop-multicast");
+    }
+    for broadcast in ["255.255.255.255:9", "192.168.1.255:9", "198.51.100.0:9"] {
+        lab.dropped(INSIDE, &last(udp(INSIDE, unruled(), end(broadcast), b"")), Drop::Broadcast);
+        lab.counted("received, inside-received, drop-broadcast");
     }
     for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
         let mut frame = last(udp(INSIDE, unruled(), server(), b""));
         frame[..6].copy_from_slice(&group);
-        lab.dropped(INSIDE, &frame, Drop::Multicast);
-        lab.counted("received, inside-received, drop-multicast");
+        lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+        lab.counted("received, inside-received, drop-link-broadcast");
     }
     for source in ["0.0.0.0:9", "0.1.2.3:9", "127.0.0.1:9", "224.1.1.1:9", "255.255.255.255:9", "240.0.0.1:9"] {
         lab.dropped(INSIDE, &last(udp(INSIDE, end(source), server(), b"")), Drop::BadSource);
@@ -370,8 +374,8 @@ fn rtr_03_what_is_never_answered_in_ipv6() {
     }
     let mut frame = udp6(INSIDE, host6(), server6(), b"", 1);
     frame[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 1]);
-    lab.dropped(INSIDE, &frame, Drop::Multicast);
-    lab.counted("received, inside-received, drop-multicast");
+    lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+    lab.counted("received, inside-received, drop-link-broadcast");
     let ping = last(icmp6(INSIDE, host6().0, server6().0, 128, 0, [0, 1, 0, 1], b"ping"));
     assert_eq!(error(&mut lab, INSIDE, &ping).quote, ping[14..], "an echo request is answered");
 }
@@ -452,8 +456,8 @@ fn rtr_07_malformed_headers_are_dropped_by_name() {
             with_ip(echo(INSIDE, unruled().0, server().0, true, 1, 1), |ip| ip[3] = 27),
             Drop::TransportShort,
         ),
-        ("not IP", ethernet(INSIDE, 0x88cc, &good()[14..]), Drop::NotIp),
-        ("an 802.3 length", ethernet(INSIDE, 46, &good()[14..]), Drop::NotIp),
+        ("not IP", ethernet(INSIDE, 0x88b5, &good()[14..]), Drop::NotIp),
+        ("an 802.3 length", ethernet(INSIDE, 46, &good()[14..]), Drop::LengthFrame),
         ("no header", ethernet(INSIDE, 0x0800, &[]), Drop::IpHeader),
         ("another's address", raw(|frame| frame[5] ^= 0x10), Drop::OtherStation),
     ];
@@ -517,12 +521,12 @@ fn martians_are_dropped_by_name() {
         ("192.168.1.10", "127.0.0.1", Drop::BadDestination),
         ("192.168.1.10", "240.0.0.1", Drop::BadDestination),
         ("192.168.1.10", "224.0.0.5", Drop::Multicast),
-        ("192.168.1.10", "255.255.255.255", Drop::Multicast),
+        ("192.168.1.10", "255.255.255.255", Drop::Broadcast),
         ("169.254.1.1", "198.18.0.1", Drop::LinkLocal),
         ("192.168.1.10", "169.254.1.1", Drop::LinkLocal),
         // Directed broadcasts of the gateway's own networks, and their old form (RFC 1812 §5.3.5).
-        ("192.168.1.10", "198.51.100.255", Drop::Multicast),
-        ("192.168.1.10", "198.51.100.0", Drop::Multicast),
+        ("192.168.1.10", "198.51.100.255", Drop::Broadcast),
+        ("192.168.1.10", "198.51.100.0", Drop::Broadcast),
     ] {
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
         lab.dropped(INSIDE, &udp(INSIDE, (source, 9), (destination, 9), b""), reason);
@@ -538,8 +542,8 @@ fn frames_for_all_or_for_others_are_not_forwarded() {
     for from in [host(), unruled()] {
         let mut frame = udp(INSIDE, from, server(), b"");
         frame[..6].fill(0xff);
-        lab.dropped(INSIDE, &frame, Drop::Multicast);
-        lab.counted("received, inside-received, drop-multicast");
+        lab.dropped(INSIDE, &frame, Drop::LinkBroadcast);
+        lab.counted("received, inside-received, drop-link-broadcast");
         frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
         lab.dropped(INSIDE, &frame, Drop::OtherStation);
         lab.counted("received, inside-received, drop-other-station");
@@ -548,7 +552,7 @@ fn frames_for_all_or_for_others_are_not_forwarded() {
     lab.pass(INSIDE, &udp(INSIDE, host(), server(), b""), OUTSIDE);
     let mut frame = udp(OUTSIDE, server(), end("203.0.113.5:4000"), b"");
     frame[..6].fill(0xff);
-    lab.dropped(OUTSIDE, &frame, Drop::Multicast);
+    lab.dropped(OUTSIDE, &frame, Drop::LinkBroadcast);
 }
 
 // --- Neighbours -------------------------------------------------------------------------------------------------------
@@ -752,6 +756,76 @@ fn what_is_for_the_gateway_is_punted() {
     lab.counted("received, outside-received, punted");
     let reply = echo(OUTSIDE, server().0, Ipv4Addr::new(203, 0, 113, 5), false, 7, 1);
     lab.dropped(OUTSIDE, &reply, Drop::Unsolicited);
+}
+
+/// An interface with several addresses of each family: each is the gateway's own, the prefix of each is on the link, and
+/// errors come from the first of each family, wherever their cause came from (RTR-06).
+#[test]
+fn rtr_06_an_interface_with_several_addresses() {
+    let mut spec = routed();
+    let more = ["192.168.1.2/24", "10.9.0.1/24", "10.9.1.1/24", "fd00:1::2/64", "fd00:9::1/64"];
+    spec.interfaces[0].addresses.extend(more.map(prefix));
+    let mut lab = lab(spec);
+    for address in ["192.168.1.1", "192.168.1.2", "10.9.0.1", "10.9.1.1"] {
+        for (interface, from) in [(INSIDE, host().0), (INSIDE, unruled().0)] {
+            let ping = echo(interface, from, address.parse().unwrap(), true, 1, 1);
+            assert_eq!(lab.send(interface, &ping).punted, [(interface, ping)], "{address}");
+            lab.counted("received, inside-received, punted");
+        }
+    }
+    for address in ["fd00:1::1", "fd00:1::2", "fd00:9::1", "fe80::ff:fe00:1"] {
+        let ping = icmp6(INSIDE, host6().0, address.parse().unwrap(), 128, 0, [0; 4], b"");
+        assert_eq!(lab.send(INSIDE, &ping).punted, [(INSIDE, ping)], "{address}");
+        lab.counted("received, inside-received, punted");
+    }
+    // On the link: asked for there, and reached.
+    for to in ["10.9.0.77:9", "10.9.1.77:9"] {
+        let seen = lab.send(INSIDE, &udp(INSIDE, host(), end(to), b""));
+        assert_eq!((seen.resolve, seen.frames.len()), (vec![(INSIDE, end(to).0.into())], 1));
+    }
+    let there = ("fd00:9::77".parse().unwrap(), 9);
+    let seen = lab.send(OUTSIDE, &udp6(OUTSIDE, server6(), there, b"", 64));
+    assert_eq!((seen.resolve, seen.frames.len()), (vec![(INSIDE, there.0.into())], 1));
+    for from in ["192.168.1.10:9", "10.9.0.7:9", "10.9.1.7:9"] {
+        let it = error(&mut lab, INSIDE, &udp_ttl(INSIDE, end(from), server(), b"", 1));
+        assert_eq!((it.source, it.destination), ("192.168.1.1".parse().unwrap(), end(from).0.into()));
+    }
+    for from in ["fd00:1::10", "fd00:9::7"] {
+        let it = error(&mut lab, INSIDE, &udp6(INSIDE, (from.parse().unwrap(), 9), server6(), b"", 1));
+        assert_eq!((it.source, it.destination), ("fd00:1::1".parse().unwrap(), from.parse().unwrap()));
+    }
+}
+
+/// A pool address that is also an interface's own is pinged as that, whatever the pool says; others do as the pool says,
+/// whether they are on a link of the gateway's or routed to it.
+#[test]
+fn pool_addresses_are_pinged_as_the_pool_says_and_own_ones_always() {
+    for answer_echo in [true, false] {
+        let mut spec = routed();
+        spec.pools = vec![common::pool(&["198.51.100.2", "198.51.100.9", "203.0.113.5-203.0.113.6"], 1..=65535)];
+        spec.pools[0].answer_echo = answer_echo;
+        let mut lab = lab(spec);
+        for (address, own) in
+            [("198.51.100.2", true), ("198.51.100.9", false), ("203.0.113.5", false), ("203.0.113.6", false)]
+        {
+            let address = address.parse().unwrap();
+            let ping = echo(OUTSIDE, server().0, address, true, 7, 1);
+            let from_inside = echo(INSIDE, unruled().0, address, true, 7, 1);
+            if answer_echo || own {
+                assert_eq!(lab.send(OUTSIDE, &ping).punted, [(OUTSIDE, ping)], "{address}");
+                assert_eq!(lab.send(INSIDE, &from_inside).punted, [(INSIDE, from_inside)], "{address}");
+                lab.counted("received 2, outside-received, inside-received, punted 2");
+            } else {
+                lab.dropped(OUTSIDE, &ping, Drop::Unsolicited);
+                lab.counted("received, outside-received, drop-unsolicited");
+                lab.dropped(INSIDE, &from_inside, Drop::Hairpin);
+                lab.counted("received, inside-received, drop-hairpin");
+            }
+            // Nothing but a ping is answered.
+            lab.dropped(OUTSIDE, &udp(OUTSIDE, server(), (address, 9), b""), Drop::Unsolicited);
+            lab.counted("received, outside-received, drop-unsolicited");
+        }
+    }
 }
 
 /// Where the pool does not answer, a ping is as unsolicited as anything.

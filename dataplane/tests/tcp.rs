@@ -8,11 +8,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use common::moves::{Moves, moves};
-use common::scene::{error, filtering, forward, with_header, with_rule};
+use common::scene::{error, filtering, forward, one_to_one, with_header, with_rule};
 use common::{End, INSIDE, Lab, MACS, OUTSIDE, PEER, Read, end, read, read6, rule, spec, tcp, tcp_with, udp};
 use dataplane::counters::Drop;
-use dataplane::plan::{Filtering, FilteringSet, ForwardProtocol, InterfaceId, MssClamp, Nat44Rule, Spec, Timers};
-use dataplane::session::tcp::State;
+use dataplane::message::NeighbourState;
+use dataplane::packet::PacketPool;
+use dataplane::plan::{
+    Filtering, FilteringSet, ForwardProtocol, IcmpPolicy, InterfaceId, MidStream, MssClamp, Nat44Rule, Spec, Timers,
+};
+use dataplane::session::tcp::{State, adopts};
 use etherparse::PacketBuilder;
 
 const H: &str = "192.168.1.10:4000";
@@ -115,7 +119,7 @@ fn state(lab: &Lab) -> State {
         lab.worker.engine().shards().iter().flat_map(|s| s.sessions()).map(|s| s.tcp.state()).collect();
     let [state] = states[..] else { panic!("one session: {states:?}") };
     let class = match state {
-        State::Init => 0,
+        State::Init | State::Adopted | State::AdoptedFin => 0,
         State::Established => 1,
         _ => 2,
     };
@@ -340,8 +344,21 @@ fn tcp_07_no_syn_is_stored() {
     assert!(lab.run().frames.is_empty());
 }
 
-/// TCP-18: a segment in mid-stream, without state, is dropped and counted by its name, from both sides. (Answering by a
-/// RST, and adopting the connection, come later.)
+/// The rig's configuration with a rule that does this with segments in mid-stream.
+fn mid_stream(mid_stream: MidStream) -> Spec {
+    with_rule(Nat44Rule { mid_stream, ..rule() })
+}
+
+/// A connection that is established when the gateway is started anew, with this configuration.
+fn restarted(spec: Spec) -> (Lab, Connection) {
+    let (mut before, mut connection) = (Lab::default_lab(), Connection::outbound());
+    connection.open(&mut before);
+    connection.pass(&mut before, Client, "PA", b"GET / HTTP/1.1\r\n\r\n");
+    connection.pass(&mut before, Server, "PA", &[b'x'; 1400]);
+    (Lab::new(spec), connection)
+}
+
+/// TCP-18, `drop`, the default: a segment in mid-stream, without state, is dropped and counted by its name, from both sides.
 #[test]
 fn tcp_18_mid_stream_segments_are_dropped() {
     let mut lab = Lab::new(forwarding(with_rule(filtering(Filtering::EndpointIndependent))));
@@ -380,6 +397,290 @@ fn tcp_18_only_a_syn_alone_opens() {
         lab.pass(interface, &tcp(interface, end(from), end(to), "SEC", 7, 0, b""), other);
     }
     lab.moved(moves().outbound(1).inbound(2).opened("tcp-opening", 3, 1));
+}
+
+/// TCP-18: the default is to drop.
+#[test]
+fn tcp_18_after_a_restart_a_connection_hangs_by_default() {
+    let (mut lab, connection) = restarted(spec());
+    lab.dropped(INSIDE, &connection.frame(Client, "PA", 0, b"are you there?"), Drop::TcpNotSyn);
+    lab.dropped(OUTSIDE, &connection.frame(Server, "PA", 0, b"are you there?"), Drop::Unsolicited);
+    lab.moved(moves().dropped("inside", Drop::TcpNotSyn, 1).dropped("outside", Drop::Unsolicited, 1));
+}
+
+/// What the sender of a segment in mid-stream is told: who seems to answer, to whom, and the RST's flags, sequence and
+/// acknowledgement numbers.
+#[track_caller]
+fn told(lab: &mut Lab, frame: &[u8]) -> (End, End, u8, u32, u32) {
+    let seen = lab.refused(INSIDE, frame, Drop::TcpNotSyn);
+    assert_eq!((seen.ttl, seen.protocol, seen.transport.len()), (64, 6, 20));
+    let number = |at: usize| u32::from_be_bytes(seen.transport[at..at + 4].try_into().unwrap());
+    (seen.source, seen.destination, seen.transport[13], number(4), number(8))
+}
+
+/// TCP-18, `reset`: the inside end of a connection that the gateway has forgotten learns it at its next segment, by a RST
+/// that its stack takes for the server's; the outside end learns nothing.
+#[test]
+fn tcp_18_reset_after_a_restart() {
+    let (mut lab, connection) = restarted(mid_stream(MidStream::Reset));
+    lab.dropped(OUTSIDE, &connection.frame(Server, "PA", 0, b"are you there?"), Drop::Unsolicited);
+    lab.moved(moves().dropped("outside", Drop::Unsolicited, 1));
+    let answer = told(&mut lab, &connection.frame(Client, "PA", 0, b"are you there?"));
+    assert_eq!(
+        answer,
+        (end(S), end(H), 0x04, connection.next[1], 0),
+        "RST, where the client expects the server's next"
+    );
+    lab.moved(moves().dropped("inside", Drop::TcpNotSyn, 1).answered("inside", "tcp-resets", 1));
+    assert_eq!((lab.sessions(), lab.mappings()), (0, [0; 3]));
+    let story = &lab.stories()[1];
+    assert!(story.reset && story.error.is_none());
+}
+
+/// TCP-18, RFC 9293 §3.10.7.1: with ACK, <SEQ=SEG.ACK><CTL=RST>; else <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>, where SYN
+/// and FIN count; a RST is never answered.
+#[test]
+fn tcp_18_reset_numbers() {
+    let mut lab = Lab::new(mid_stream(MidStream::Reset));
+    for (flags, seq, ack, payload, answer) in [
+        ("A", 7, 9, &b""[..], Some((0x04, 9, 0))),
+        ("PA", 7, 0xffff_ffff, b"data", Some((0x04, 0xffff_ffff, 0))),
+        ("FA", 7, 0, b"data", Some((0x04, 0, 0))),
+        ("SA", 7, 9, b"", Some((0x04, 9, 0))),
+        ("SFA", 7, 9, b"", Some((0x04, 9, 0))),
+        ("", 7, 9, b"", Some((0x14, 0, 7))),
+        ("P", 7, 9, b"data", Some((0x14, 0, 11))),
+        ("F", 7, 9, b"", Some((0x14, 0, 8))),
+        ("F", 0xffff_ffff, 9, b"data", Some((0x14, 0, 4))),
+        ("SF", 7, 9, b"data", Some((0x14, 0, 13))),
+        ("R", 7, 9, b"", None),
+        ("RA", 7, 9, b"data", None),
+        ("SR", 7, 9, b"", None),
+        ("FRA", 7, 9, b"", None),
+    ] {
+        let frame = tcp(INSIDE, end(H), end(S), flags, seq, ack, payload);
+        match answer {
+            Some((reset, seq, ack)) => assert_eq!(told(&mut lab, &frame), (end(S), end(H), reset, seq, ack), "{flags}"),
+            None => lab.dropped(INSIDE, &frame, Drop::TcpNotSyn),
+        }
+    }
+    // Behind IP and TCP options, in a frame with padding and a tag the lengths are still right.
+    let padded = [&tcp(INSIDE, end(H), end(S), "F", 7, 0, b"x")[..], &[0xee; 5]].concat();
+    assert_eq!(told(&mut lab, &padded).4, 9);
+    let options = with_header(&tcp_with(INSIDE, end(H), end(S), "F", 7, 0, b"x", &[1; 8]), |header| {
+        header.options = [1, 1, 1, 0].into();
+    });
+    assert_eq!(told(&mut lab, &options).4, 9);
+}
+
+/// TCP-18, TCP-07: a stranger's segments are met with silence whatever the mode, at every kind of door.
+#[test]
+fn tcp_18_strangers_meet_silence_in_every_mode() {
+    for mode in [MidStream::Drop, MidStream::Reset, MidStream::Adopt] {
+        let rule = Nat44Rule { mid_stream: mode, ..filtering(Filtering::EndpointIndependent) };
+        let mut lab = Lab::new(forwarding(with_rule(rule)));
+        let external = lab.syn_out(end(H), end(S));
+        for flags in ["A", "PA", "FA", "R", "RA", "F", "SA", "SF", ""] {
+            let to = |to| tcp(OUTSIDE, end(S2), to, flags, 7, 7, b"");
+            lab.dropped(OUTSIDE, &to(external), Drop::TcpNotSyn);
+            lab.dropped(OUTSIDE, &to(end("203.0.113.5:8080")), Drop::TcpNotSyn);
+            lab.dropped(OUTSIDE, &to((external.0, 4001)), Drop::Unsolicited);
+            lab.dropped(OUTSIDE, &to(end(H)), Drop::Unsolicited);
+        }
+        assert_eq!(lab.sessions(), 1);
+    }
+}
+
+/// TCP-18: a host behind a forward or a static address is not told, nor its connection adopted: there the mode is `drop`.
+#[test]
+fn tcp_18_static_entries_drop() {
+    for mode in [MidStream::Reset, MidStream::Adopt] {
+        let spec = Spec { static_nat: vec![one_to_one("203.0.113.9", "192.168.1.30")], ..mid_stream(mode) };
+        let mut lab = Lab::new(forwarding(spec));
+        for host in ["192.168.1.20:80", "192.168.1.30:80"] {
+            lab.dropped(INSIDE, &tcp(INSIDE, end(host), end(S), "PA", 7, 7, b"data"), Drop::TcpNotSyn);
+        }
+    }
+}
+
+/// TCP-18: resets have a bucket of their own, of the size of that for ICMP errors; an interface without ICMP errors has
+/// resets all the same, as the rule says so.
+#[test]
+fn tcp_18_resets_are_rate_limited() {
+    let icmp = IcmpPolicy { rate: 10, burst: 3, silent: vec![INSIDE] };
+    let mut lab = Lab::new(Spec { icmp, ..mid_stream(MidStream::Reset) });
+    let segment = tcp(INSIDE, end(H), end(S), "A", 7, 9, b"");
+    let seen = lab.send_all(INSIDE, &vec![segment.clone(); 50]);
+    assert_eq!(seen.frames.len(), 3);
+    lab.moved(
+        moves()
+            .dropped("inside", Drop::TcpNotSyn, 50)
+            .answered("inside", "tcp-resets", 3)
+            .and("tcp-resets-rate-limited", 47),
+    );
+    lab.wait(Duration::from_millis(100));
+    told(&mut lab, &segment);
+    lab.dropped(INSIDE, &segment, Drop::TcpNotSyn);
+    // Resets do not eat the ICMP errors' share.
+    let mut lab =
+        Lab::new(Spec { icmp: IcmpPolicy { rate: 10, burst: 3, silent: Vec::new() }, ..mid_stream(MidStream::Reset) });
+    assert_eq!(lab.send_all(INSIDE, &vec![segment; 50]).frames.len(), 3);
+    let expired = common::udp_ttl(INSIDE, end(H), end(S), b"", 1);
+    assert_eq!(lab.send_all(INSIDE, &vec![expired; 50]).frames.len(), 3);
+}
+
+/// TCP-18: what is never answered: a damaged segment, one from a broadcast address, a fragment; and none without a buffer.
+#[test]
+fn tcp_18_what_is_never_reset() {
+    let mut lab = Lab::new(mid_stream(MidStream::Reset));
+    let segment = tcp(INSIDE, end(H), end(S), "PA", 7, 9, b"data");
+    let mut damaged = segment.clone();
+    damaged[34 + 3] ^= 1;
+    lab.dropped(INSIDE, &damaged, Drop::TcpNotSyn);
+    lab.dropped(INSIDE, &tcp(INSIDE, end("192.168.1.255:4000"), end(S), "PA", 7, 9, b""), Drop::TcpNotSyn);
+    for (more, offset) in [(true, 0), (false, 100)] {
+        let fragment = with_header(&segment, |header| {
+            header.more_fragments = more;
+            header.fragment_offset = offset.try_into().unwrap();
+        });
+        lab.dropped(INSIDE, &fragment, Drop::Fragment);
+    }
+    lab.recount();
+    let mut taken = Vec::new();
+    while let Some(packet) = lab.pool.alloc() {
+        taken.push(packet);
+    }
+    lab.dropped(INSIDE, &segment, Drop::TcpNotSyn);
+    lab.moved(moves().dropped("inside", Drop::TcpNotSyn, 1).and("originate-failures", 1));
+    drop(taken);
+    told(&mut lab, &segment);
+}
+
+/// TCP-18: a reset waits for its neighbour as any packet does, and is lost when that fails.
+#[test]
+fn tcp_18_a_reset_waits_for_its_neighbour() {
+    for (state, frames) in [(NeighbourState::Reachable(PEER), 1), (NeighbourState::Failed, 0)] {
+        let mut lab = Lab::new(mid_stream(MidStream::Reset));
+        lab.resolving = false;
+        let seen = lab.send(INSIDE, &tcp(INSIDE, end(H), end(S), "A", 7, 9, b""));
+        assert!(seen.frames.is_empty());
+        assert_eq!(seen.resolve, [(INSIDE, end(H).0.into())]);
+        lab.neighbour(INSIDE, end(H).0.into(), state);
+        assert_eq!(lab.run().frames.len(), frames);
+    }
+}
+
+/// TCP-18, `adopt`: a connection outlives a restart: it keeps its port, either side's data passes, and it ends like any.
+#[test]
+fn tcp_18_adopt_after_a_restart() {
+    let (mut lab, mut connection) = restarted(mid_stream(MidStream::Adopt));
+    lab.dropped(OUTSIDE, &connection.frame(Server, "PA", 0, b"first?"), Drop::Unsolicited);
+    lab.recount();
+    connection.pass(&mut lab, Client, "PA", b"POST / HTTP/1.1\r\n\r\n");
+    lab.moved(moves().outbound(1).opened("tcp-opening", 1, 1).and("session-adoptions", 1));
+    assert_eq!(state(&lab), State::Adopted);
+    connection.pass(&mut lab, Server, "PA", b"first?");
+    lab.moved(moves().inbound(1).turned("tcp-opening", "tcp-established"));
+    lab.wait_secs(7439);
+    connection.pass(&mut lab, Client, "A", b"");
+    connection.pass(&mut lab, Client, "FA", b"");
+    assert_eq!(state(&lab), State::ClientFin);
+    connection.pass(&mut lab, Server, "FA", b"");
+    assert_eq!(state(&lab), State::BothFin);
+    ends_in(&mut lab, 240);
+}
+
+/// TCP-18: without an answer an adopted connection lasts 240 s, whatever the inside sends; then its next segment may be
+/// adopted in its turn.
+#[test]
+fn tcp_18_adopted_connections_need_an_answer() {
+    let (mut lab, mut connection) = restarted(mid_stream(MidStream::Adopt));
+    connection.pass(&mut lab, Client, "PA", b"hello?");
+    for _ in 0..3 {
+        lab.wait_secs(60);
+        let again = connection.frame(Client, "PA", 0u32.wrapping_sub(6), b"hello?");
+        connection.crosses(&mut lab, Client, &again);
+    }
+    assert_eq!(state(&lab), State::Adopted);
+    ends_in(&mut lab, 60);
+    connection.pass(&mut lab, Client, "FA", b"");
+    assert_eq!(state(&lab), State::AdoptedFin);
+    ends_in(&mut lab, 240);
+}
+
+/// TCP-18: what adopts: every segment with an ACK that neither opens nor resets; all others are dropped. Fragments never.
+#[test]
+fn tcp_18_what_adopts() {
+    for bits in 0u8..64 {
+        let flags: String =
+            "FSRPAU".chars().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, it)| it).collect();
+        let has = |flag| flags.contains(flag);
+        let (adopted, opened) = (has('A') && !has('S') && !has('R'), has('S') && !has('A') && !has('R') && !has('F'));
+        assert_eq!(adopts(bits), adopted, "{flags}");
+        let mut lab = Lab::new(mid_stream(MidStream::Adopt));
+        let frame = tcp(INSIDE, end(H), end(S), &flags, 7, 9, b"");
+        if adopted || opened {
+            let seen = read(&lab.pass(INSIDE, &frame, OUTSIDE));
+            assert_eq!((seen.source, seen.destination), (end("203.0.113.5:4000"), end(S)), "{flags}");
+        } else {
+            lab.dropped(INSIDE, &frame, Drop::TcpNotSyn);
+        }
+        assert_eq!(lab.counters.session_adoptions.get(), u64::from(adopted), "{flags}");
+    }
+    let mut lab = Lab::new(mid_stream(MidStream::Adopt));
+    let fragment = with_header(&tcp(INSIDE, end(H), end(S), "PA", 7, 9, &[0; 16]), |it| it.more_fragments = true);
+    lab.dropped(INSIDE, &fragment, Drop::Fragment);
+}
+
+/// TCP-18, TCP-12: of an adopted connection the windows' scales are not known: what may lie in a window counts; what lies
+/// before it, or further off than any window reaches, does not.
+#[test]
+fn tcp_18_adopted_windows() {
+    let reach = 65_000 << 14;
+    for (skip, counts) in
+        [(0, true), (65_001, true), (reach, true), (reach + 1, false), (u32::MAX, false), (0x8000_0000, false)]
+    {
+        for side in [Client, Server] {
+            let (mut lab, mut connection) = restarted(mid_stream(MidStream::Adopt));
+            connection.pass(&mut lab, Client, "A", b"");
+            connection.pass(&mut lab, Server, "A", b"");
+            let reset = connection.frame(side, "R", skip, b"");
+            connection.crosses(&mut lab, side, &reset);
+            assert_eq!(state(&lab) == State::Transitory, counts, "RST of the {side:?}, {skip} from the left edge");
+        }
+    }
+}
+
+/// TCP-18, D11: the ports of an adopted connection are used for a new one: it is a connection like any other.
+#[test]
+fn tcp_18_an_adopted_connection_is_opened_anew() {
+    for first in ["A", "FA"] {
+        let (mut lab, mut old) = restarted(mid_stream(MidStream::Adopt));
+        old.pass(&mut lab, Client, first, b"");
+        let mut new = Connection { next: [0x8000_0000, 0x9000_0000], ..Connection::outbound() };
+        new.open(&mut lab);
+        assert_eq!(state(&lab), State::Established);
+        new.pass(&mut lab, Client, "FA", b"");
+        new.pass(&mut lab, Server, "FA", b"");
+        assert_eq!(state(&lab), State::BothFin);
+    }
+}
+
+/// TCP-18: to adopt is to open: a full table refuses it, and the sender is told.
+#[test]
+fn tcp_18_a_full_table_adopts_nothing() {
+    let mut spec = mid_stream(MidStream::Adopt);
+    spec.limits.sessions = 1;
+    let mut lab = Lab::new(spec);
+    let adopted = tcp(INSIDE, end(H), end(S), "A", 7, 9, b"");
+    lab.pass(INSIDE, &adopted, OUTSIDE);
+    let other = tcp(INSIDE, end("192.168.1.10:4002"), end(S), "A", 7, 9, b"");
+    let answer = lab.refused(INSIDE, &other, Drop::SessionTableFull);
+    assert_eq!((answer.protocol, &answer.transport[..2]), (1, &[3, 1][..]));
+    assert_eq!(lab.counters.session_adoptions.get(), 1);
+    lab.pass(INSIDE, &adopted, OUTSIDE);
+    lab.wait_secs(241);
+    lab.pass(INSIDE, &other, OUTSIDE);
 }
 
 // --- Timers -----------------------------------------------------------------------------------------------------------
@@ -459,13 +760,18 @@ const WAITED: u64 = 50;
 
 /// Brings a new connection into a state.
 fn reach(state: State, connection: &mut Connection, lab: &mut Lab) {
-    if state == State::Init {
-        connection.pass(lab, Client, "S", b"");
-        return;
+    let first = match state {
+        State::Init => Some("S"),
+        State::Adopted => Some("A"),
+        State::AdoptedFin => Some("FA"),
+        _ => None,
+    };
+    match first {
+        Some(flags) => drop(connection.pass(lab, Client, flags, b"")),
+        None => connection.open(lab),
     }
-    connection.open(lab);
     let then: &[(Side, &str)] = match state {
-        State::Init | State::Established => &[],
+        State::Init | State::Established | State::Adopted | State::AdoptedFin => &[],
         State::ClientFin => &[(Client, "FA")],
         State::ServerFin => &[(Server, "FA")],
         State::BothFin => &[(Server, "FA"), (Client, "FA")],
@@ -480,7 +786,7 @@ fn reach(state: State, connection: &mut Connection, lab: &mut Lab) {
 /// each segment leads, that it passes, and when the session then ends.
 #[test]
 fn tcp_10_every_edge() {
-    use State::{BothFin, ClientFin, Established, Init, ServerFin, Transitory};
+    use State::{Adopted, AdoptedFin, BothFin, ClientFin, Established, Init, ServerFin, Transitory};
     const KEEP: u64 = 0; // the timer runs on
     type Row = [(&'static str, State, u64); 5]; // SYN, SYN+ACK, FIN, RST, other
     let same = |state, time| {
@@ -495,7 +801,7 @@ fn tcp_10_every_edge() {
     let reset = ("RA", Transitory, CLOSING);
     // D11: whoever sends a SYN on a closed connection opens a new one.
     let again = ("S", Init, OPENING);
-    let machine: [(State, u64, Row, Row); 6] = [
+    let machine: [(State, u64, Row, Row); 8] = [
         // state, its timer, what the client's segments do, what the server's do
         (
             Init,
@@ -528,6 +834,19 @@ fn tcp_10_every_edge() {
             row(same(Established, ESTABLISHED), &[again, ("RA", Transitory, KEEP)]),
             row(same(Established, ESTABLISHED), &[again, ("RA", Transitory, KEEP)]),
         ),
+        // TCP-18: taken up in mid-stream; nothing that the client sends makes it last.
+        (
+            Adopted,
+            OPENING,
+            row(same(Adopted, KEEP), &[again, ("FA", AdoptedFin, KEEP)]),
+            row(same(Established, ESTABLISHED), &[("FA", ServerFin, ESTABLISHED), reset]),
+        ),
+        (
+            AdoptedFin,
+            OPENING,
+            row(same(AdoptedFin, KEEP), &[again]),
+            row(same(ClientFin, ESTABLISHED), &[("FA", BothFin, CLOSING), reset]),
+        ),
     ];
     let timers = Timers {
         tcp_opening: Duration::from_secs(OPENING),
@@ -540,8 +859,11 @@ fn tcp_10_every_edge() {
             for (side, (flags, to, time)) in
                 by_client.map(|edge| (Client, edge)).into_iter().chain(by_server.map(|edge| (Server, edge)))
             {
+                if !outbound && [Adopted, AdoptedFin].contains(&from) {
+                    continue; // only from inside is a connection taken up
+                }
                 println!("{from:?}, {flags} of the {side:?}, client inside: {outbound}");
-                let mut lab = Lab::new(forwarding(Spec { timers: timers.clone(), ..spec() }));
+                let mut lab = Lab::new(forwarding(Spec { timers: timers.clone(), ..mid_stream(MidStream::Adopt) }));
                 let mut connection = if outbound { Connection::outbound() } else { Connection::inbound() };
                 reach(from, &mut connection, &mut lab);
                 assert_eq!(state(&lab), from);

@@ -119,3 +119,29 @@ fn a_mapping_that_is_held_down_has_no_sessions() {
     assert_eq!(found.mappings.iter().map(|row| row.sessions).collect::<Vec<_>>(), [0]);
     assert_eq!(walk(&mut lab, Action::ListSessions, Filter::default()).met, 0);
 }
+
+#[test]
+fn traffic_flows_while_a_full_table_is_listed() {
+    const SESSIONS: u32 = 1_000_000;
+    let limits = dataplane::plan::Limits { sessions: SESSIONS, mappings: SESSIONS, ..Default::default() };
+    let mut lab = Lab::new(Spec { limits, ..spec() });
+    let source = end("192.168.1.10:5000");
+    for n in 0..SESSIONS {
+        let server = (Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + n), 7000);
+        lab.send(INSIDE, &udp(INSIDE, source, server, b""));
+    }
+    let frame = udp(INSIDE, source, end("198.18.1.1:7000"), b"traffic");
+    let (mut listed, mut steps) = (0, 0);
+    let mut walk = Walk::new(1, Action::ListSessions, Filter::default());
+    while !walk.done {
+        lab.to_worker.send(ToWorker::Walk(Box::new(walk))).unwrap();
+        let mut seen = lab.send(INSIDE, &frame);
+        assert_eq!((seen.frames.len(), seen.walked.len()), (1, 1), "a step and a packet, in one round of the loop");
+        walk = seen.walked.remove(0);
+        assert!(walk.sessions.len() <= STEP);
+        listed += walk.sessions.len();
+        steps += 1;
+    }
+    assert_eq!((listed, walk.met), (SESSIONS as usize, u64::from(SESSIONS)));
+    assert!(steps >= SESSIONS as usize / STEP);
+}

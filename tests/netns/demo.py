@@ -19,7 +19,7 @@ from pathlib import Path
 
 import lab as laboratory
 from checks import CHECKS, Scene, attempt
-from gateway import METRICS, Gateway, Kernel, Metrics, Turnpike, configuration, moved
+from gateway import CONTROL, METRICS, Gateway, Kernel, Metrics, Turnpike, configuration, moved
 from lab import SERVER, WORK, Lab
 
 KEPT = "kept"
@@ -103,11 +103,12 @@ def how_to_look_around(lab: Lab, gateway: str) -> str:
         (f"ip netns exec {lab.h1.name} curl -s http://{SERVER}/who", "how the server sees h1"),
         (f"ip netns exec {lab.router.name} tcpdump -n -i up0", "the wire outside the gateway"),
         (f"ip netns exec {lab.gw.name} curl -s http://{METRICS}/metrics", "what the gateway counts"),
+        (f"target/release/turnpikectl --socket {CONTROL} session list", "what it translates (--help: what else)"),
         (f"ls {lab.work}", "configuration, logs, captures"),
         ("make demo-stop", "the end"),
     ]
     if gateway != "turnpike":
-        lines = [line for line in lines if "metrics" not in line[0]]
+        lines = [line for line in lines if "metrics" not in line[0] and "turnpikectl" not in line[0]]
     width = max(len(command) for command, _ in lines)
     return "\n".join(["It goes on running. Look around:", *(f"    {c:{width}}  # {why}" for c, why in lines), ""])
 

@@ -22,6 +22,7 @@ from lab import (
     POOL,
     ROUTER,
     ROUTER_V6,
+    RUN,
     UPLINK_MTU,
     Lab,
 )  # fmt: skip
@@ -31,6 +32,8 @@ FORWARDED_TCP = 8080
 FORWARDED_UDP = range(27000, 27011)
 """These UDP ports of the pool's first address lead to the same ports of h2."""
 METRICS = "127.0.0.1:9416"
+CONTROL = RUN / "control.sock"
+"""The control socket. The gateway makes its directory."""
 
 Metrics = dict[str, float]
 """A scrape: the value of each series, by its name with its labels."""
@@ -52,14 +55,16 @@ def configuration(
     control: int | None = None,
     lan_device: str = "lan0",
     guests: str | None = None,
+    group: str | None = None,
 ) -> str:
     """The gateway's YAML file.
 
     `rule` is more lines for the NAT44 rule, separated by `; `. `guests` adds an interface with VLAN 20 and
-    192.168.20.0/24 to the inside port, and is the Ethernet address of its one host, .9.
+    192.168.20.0/24 to the inside port, and is the Ethernet address of its one host, .9. `group` may read the control socket.
     """
     worker, first = cores()
     more = "".join(f"      {line}\n" for line in rule.split("; ") if line)
+    readers = f"  group: {group}\n" if group else ""
     vlan = ""
     if guests:
         vlan = f"""\
@@ -129,7 +134,10 @@ nat44:
 
 metrics:
   listen: "{METRICS}"
-"""
+
+control:
+  socket: {CONTROL}
+{readers}"""
 
 
 class Turnpike:
@@ -187,6 +195,11 @@ class Turnpike:
                 series, value = line.rsplit(" ", 1)
                 values[series] = float(value)
         return values
+
+    def ctl(self, *arguments: str, seconds: float = 20) -> subprocess.CompletedProcess[str]:
+        """Runs turnpikectl as root, to its end. Its two outputs are apart."""
+        command = [str(self.binary.with_name("turnpikectl")), "--socket", str(CONTROL), *arguments]
+        return subprocess.run(command, timeout=seconds, capture_output=True, text=True, check=False)
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -46,6 +46,9 @@ NARROW_MTU = 1280
 WORK = Path(__file__).resolve().parent.parent / ".work"
 """Configurations, logs and captures of runs, one directory each."""
 
+RUN = Path("/run", f"tp{os.getpid()}")
+"""Where this run's sockets are: their paths must be short."""
+
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -263,6 +266,7 @@ def remove(prefix: str) -> None:
             wait_for(lambda: not any(inhabitants(name) for name in names), 3, "processes end")
     for name in names:
         subprocess.run(["ip", "netns", "delete", name], timeout=10, check=False)
+    shutil.rmtree(Path("/run", prefix), ignore_errors=True)
 
 
 def inhabitants(name: str) -> list[int]:

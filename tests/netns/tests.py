@@ -11,7 +11,6 @@ line is `N passed, N failed`; the exit status is 0 if none failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import re
@@ -22,63 +21,21 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import lab as laboratory
 from capture import ACK, ICMP, SYN, TCP, Capture, Packet
 from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, expect, ping, translated
+from ctl_tests import CTL_GROUPS
+from fault_tests import FAULT_GROUPS
 from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
+from group import Endpoint, Group, Test, accepted, bound, listener, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
-
-Endpoint = tuple[str, int]
-Test = Callable[[Scene], Seen]
-
-
-@dataclass
-class Group:
-    """Tests that share a configuration. None: they start the gateway themselves."""
-
-    configuration: Callable[[Scene], str] | None
-    kernel: bool = False
-    """Whether Linux as the gateway behaves in this way too."""
-    tests: list[tuple[str, Test]] = field(default_factory=list)
-
-    def test(self, title: str) -> Callable[[Test], Test]:
-        """Adds a test to this group."""
-
-        def add(function: Test) -> Test:
-            self.tests.append((title, function))
-            return function
-
-        return add
-
-
-def turnpike(scene: Scene) -> Turnpike:
-    """The program under test, where a test asks for more than any gateway has."""
-    assert isinstance(scene.gateway, Turnpike)
-    return scene.gateway
-
+from link_tests import LINK_GROUPS
+from watch_tests import WATCH_GROUPS
 
 # --- probes ---------------------------------------------------------------------------------------------------------
-
-
-def bound(space: Namespace, address: str, port: int = 0, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-    """A socket in a namespace, bound, with a time-out of 2 s. Others may share its port."""
-    with space.entered():
-        made = socket.socket(type=kind)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.settimeout(2)
-    made.bind((address, port))
-    return made
-
-
-def listener(space: Namespace, address: str, port: int = 0) -> socket.socket:
-    """A listening TCP socket."""
-    made = bound(space, address, port, socket.SOCK_STREAM)
-    made.listen(16)
-    return made
 
 
 def seen_by(outside: socket.socket, inside: socket.socket) -> Endpoint:
@@ -101,19 +58,6 @@ def gets_in(outside: socket.socket, target: Endpoint, inside: socket.socket) -> 
         return False
     finally:
         inside.settimeout(2)
-
-
-@contextlib.contextmanager
-def sockets() -> Iterator[Callable[[socket.socket], socket.socket]]:
-    """Sockets that are closed together."""
-    with contextlib.ExitStack() as stack:
-        yield stack.enter_context
-
-
-def accepted(listening: socket.socket, client: socket.socket) -> tuple[socket.socket, Endpoint]:
-    """Connects, and gives the server's end and the client as the server sees it."""
-    client.connect(listening.getsockname())
-    return listening.accept()
 
 
 WIRES = ("lan0", "wan0")
@@ -613,6 +557,7 @@ def _core_outside(scene: Scene) -> Seen:
 
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
+    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS,
 ]  # fmt: skip
 
 

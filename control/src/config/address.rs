@@ -1,6 +1,6 @@
 //! Arithmetic of prefixes and ranges: what a link's addresses are, and which claims overlap.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::plan::IpPrefix;
 
@@ -33,6 +33,15 @@ pub(super) fn edge_of(link: &IpPrefix, address: IpAddr) -> Option<&'static str> 
         (true, false) if bits == first => Some("subnet-router anycast"),
         _ => None,
     }
+}
+
+/// The first address of a link that a host can have.
+pub(super) fn host_of(link: &IpPrefix) -> IpPrefix {
+    let address = match link.network().address {
+        IpAddr::V4(first) => IpAddr::V4(Ipv4Addr::from_bits(first.to_bits() | 1)),
+        IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from_bits(first.to_bits() | 1)),
+    };
+    IpPrefix { address, len: link.len }
 }
 
 /// Whether a single station can have this address.

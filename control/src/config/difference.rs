@@ -51,12 +51,17 @@ pub enum What {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = &self.key;
-        match &self.what {
-            What::Added(value) => write!(f, "{key}: added: {value}"),
-            What::Removed(value) => write!(f, "{key}: removed: {value}"),
-            What::Changed { old, new } => write!(f, "{key}: {old} becomes {new}"),
-            What::Reordered { old, new } => write!(f, "{key}: the order {old} becomes {new}"),
+        write!(f, "{}: {}", self.key, self.what)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Added(value) => write!(f, "added: {value}"),
+            What::Removed(value) => write!(f, "removed: {value}"),
+            What::Changed { old, new } => write!(f, "{old} becomes {new}"),
+            What::Reordered { old, new } => write!(f, "the order {old} becomes {new}"),
         }
     }
 }

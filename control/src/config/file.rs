@@ -1,204 +1,330 @@
-//! The configuration file as it is written: one type per section, no meaning yet. `docs/configuration.md` explains
-//! every key, and a test holds it to that.
+//! The configuration as it is written: one type per section, no meaning yet. The documentation of a key here is what
+//! editors show (by the schema); `docs/configuration.md` explains every key, and a test holds it to the schema.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use dataplane::plan::{Filtering, FilteringSet, ForwardProtocol, IpPrefix, MacAddr, MidStream, MssClamp, Pooling};
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use dataplane::plan::{
+    self, Filtering, FilteringSet, ForwardProtocol, IpPrefix, Limits, MacAddr, MidStream, MssClamp, Pooling,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_yaml::{Mapping, Value};
 
-use super::Poll;
-use super::text::{Endpoint, FromText, Listen, Name, Pci, Size, SocketPath, Table, Text, Vdev};
+use super::decode::{List, Reader, Setting, Table, Text, describe, key_of, section};
+use super::error::Problems;
+use super::node::{Kind, Node};
+use super::text::{Descriptors, Endpoint, FromText, Group, Listen, Name, Number, Pci, Size, SocketPath, Vdev};
+use super::{DEFAULT_SOCKET, Poll};
 
-/// The whole file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct File {
-    pub version: Text<u32>,
-    #[serde(default)]
-    pub boot: Boot,
-    pub ports: Table<Name, Port>,
-    pub interfaces: Table<Name, Interface>,
-    #[serde(default)]
-    pub routes: Vec<Route>,
-    #[serde(default)]
-    pub pools: Table<Name, Pool>,
-    #[serde(default)]
-    pub nat44: Nat44,
-    #[serde(default)]
-    pub timers: Timers,
-    #[serde(default)]
-    pub icmp: Icmp,
-    #[serde(default)]
-    pub metrics: Metrics,
-    #[serde(default)]
-    pub control: Control,
+/// An 802.1Q or 802.1ad tag.
+pub(super) type Tag = Number<1, 4094>;
+/// Entries of a table.
+pub(super) type Entries = Number<64, 67_108_864>;
+/// ICMP errors.
+pub(super) type Errors = Number<1, 1_000_000>;
+
+section! {
+    /// The configuration of a Turnpike gateway.
+    File {
+        /// The version of the format: 1.
+        version: required Text<Number<1, 1>>,
+        /// What is read once, at start.
+        boot: default Boot = Boot::default(),
+        /// DPDK devices.
+        ports: required Table<Name, Port>,
+        /// What all else speaks about.
+        interfaces: required Table<Name, Interface>,
+        /// Static routes.
+        routes: default List<Route> = List::default(),
+        /// External addresses.
+        pools: default Table<Name, Pool> = Table::default(),
+        /// IPv4 translation.
+        nat44: default Nat44 = Nat44::default(),
+        /// Idle times.
+        timers: default Timers = Timers::default(),
+        /// The gateway's own ICMP errors.
+        icmp: default Icmp = Icmp::default(),
+        /// Where Prometheus finds the numbers.
+        metrics: default Metrics = Metrics::default(),
+        /// Where turnpikectl finds the gateway.
+        control: default Control = Control::default(),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Boot {
-    pub cpu: Cpu,
-    pub memory: Memory,
-    pub packets: Option<Text<u32>>,
-    pub tables: Tables,
+section! {
+    /// What is read once, at start.
+    Boot {
+        /// Cores.
+        cpu: default Cpu = Cpu::default(),
+        /// Memory for DPDK.
+        memory: default Memory = Memory::default(),
+        /// Packet buffers per worker. At least the sum of all descriptors and 2048 more.
+        packets: default Text<Number<2176, 4_194_304>> = Text(Number(16_384)),
+        /// Sizes of a worker's tables. Their memory is taken at start.
+        tables: default Tables = Tables::default(),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Cpu {
-    pub workers: Vec<Text<u16>>,
-    pub control: Option<Text<u16>>,
-    pub poll: Option<Text<Poll>>,
+section! {
+    /// Cores.
+    Cpu {
+        /// The workers' cores, one worker per core. Default: the last core that the process may use.
+        workers: default List<Text<u16>> = List::default(),
+        /// The core of the control thread. Default: wherever the kernel puts it.
+        control: optional Text<u16>,
+        /// How a worker waits. busy never sleeps; adaptive pauses, yields and sleeps, at most 1 ms. Default: adaptive
+        /// where workers are not fewer than cores, else busy.
+        poll: optional Text<Poll>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Memory {
-    pub hugepages: Option<Text<bool>>,
-    pub size: Option<Text<Size>>,
+section! {
+    /// Memory for DPDK.
+    Memory {
+        /// Take memory from 2 MiB or 1 GiB pages; otherwise from ordinary ones.
+        hugepages: default Text<bool> = Text(false),
+        /// How much memory DPDK takes. 2560 bytes per packet buffer at least.
+        size: default Text<Size> = Text(Size(256 << 20)),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Tables {
-    pub sessions: Option<Text<u32>>,
-    pub mappings: Option<Text<u32>>,
-    pub neighbours: Option<Text<u32>>,
+section! {
+    /// Sizes of a worker's tables. Their memory is taken at start.
+    Tables {
+        /// Sessions. When the table is full new sessions are refused and counted; existing ones stay.
+        sessions: default Text<Entries> = Text(Number(Limits::default().sessions)),
+        /// Mappings. When the table is full new ones are refused and counted; existing ones stay.
+        mappings: default Text<Entries> = Text(Number(Limits::default().mappings)),
+        /// Neighbours on all interfaces together.
+        neighbours: default Text<Entries> = Text(Number(Limits::default().neighbours)),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Port {
-    pub device: Option<Text<Vdev>>,
-    pub pci: Option<Text<Pci>>,
-    pub rx_descriptors: Option<Text<u16>>,
-    pub tx_descriptors: Option<Text<u16>>,
+section! {
+    /// A port: one DPDK device, by either device or pci.
+    Port {
+        /// A virtual device as EAL's --vdev takes it: driver, number, arguments.
+        device: optional Text<Vdev>,
+        /// A device bound to vfio-pci (or, for mlx5, its kernel driver).
+        pci: optional Text<Pci>,
+        /// Packets that may wait to be received.
+        rx_descriptors: default Text<Descriptors> = Text(Descriptors(1024)),
+        /// Packets that may wait to be sent.
+        tx_descriptors: default Text<Descriptors> = Text(Descriptors(1024)),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Interface {
-    pub port: String,
-    pub vlan: Option<Text<u16>>,
-    pub outer_vlan: Option<Text<u16>>,
-    pub mac: Option<Text<MacAddr>>,
-    pub zone: Text<Name>,
-    pub addresses: Vec<Text<IpPrefix>>,
-    pub mtu: Option<Text<u16>>,
-    pub mss_clamp: Option<Text<MssClamp>>,
-    #[serde(default)]
-    pub neighbours: Table<IpAddr, Text<MacAddr>>,
+section! {
+    /// An interface: a port, or a VLAN of one, with addresses.
+    Interface {
+        /// The port that carries it.
+        port: required Text<Name>,
+        /// Its 802.1Q tag. Default: untagged.
+        vlan: optional Text<Tag>,
+        /// The 802.1ad service tag around vlan (QinQ).
+        outer_vlan: optional Text<Tag>,
+        /// Its Ethernet address. Default: the port's.
+        mac: optional Text<MacAddr>,
+        /// The zone it is in. Rules speak of zones.
+        zone: required Text<Name>,
+        /// The gateway's addresses there. The first of each family is the source of ICMP errors.
+        addresses: required List<Text<IpPrefix>>,
+        /// The largest IP packet that it sends, in bytes. At least 1280 with IPv6 addresses (RFC 8200 section 5).
+        mtu: default Text<Number<68, 9000>> = Text(Number(1500)),
+        /// Lowers the TCP maximum segment size in SYNs that enter or leave here: to the MTU less the headers, or to a
+        /// number of bytes. Never raises it.
+        mss_clamp: default Text<MssClamp> = Text(MssClamp::Off),
+        /// Neighbours that are never resolved and never expire.
+        neighbours: default Table<IpAddr, Text<MacAddr>> = Table::default(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Route {
-    pub to: Text<IpPrefix>,
-    pub via: Option<Text<IpAddr>>,
-    pub interface: Option<String>,
-    pub unreachable: Option<Text<bool>>,
+section! {
+    /// A static route: it has via, or interface alone (what it covers is on the link), or unreachable.
+    Route {
+        /// Where to.
+        to: required Text<IpPrefix>,
+        /// The router: on a connected prefix, or link-local with interface.
+        via: optional Text<IpAddr>,
+        /// Where the router, or the link, is. Default: follows from via.
+        interface: optional Text<Name>,
+        /// Nowhere: dropped, and answered with ICMP host unreachable.
+        unreachable: default Text<bool> = Text(false),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Pool {
-    pub addresses: Vec<Text<RangeInclusive<Ipv4Addr>>>,
-    pub ports: Option<Text<RangeInclusive<u16>>>,
-    pub proxy_arp: Option<Text<bool>>,
-    pub answer_echo: Option<Text<bool>>,
+section! {
+    /// External addresses and ports to allocate from.
+    Pool {
+        /// The addresses, any shape.
+        addresses: required List<Text<RangeInclusive<Ipv4Addr>>>,
+        /// The ports and ICMP identifiers that may be given out.
+        ports: default Text<RangeInclusive<u16>> = Text(1..=u16::MAX),
+        /// Answer ARP for these addresses on an interface whose prefix covers them.
+        proxy_arp: default Text<bool> = Text(true),
+        /// Answer pings of these addresses that belong to no session.
+        answer_echo: default Text<bool> = Text(true),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Nat44 {
-    pub rules: Table<Name, Rule>,
-    pub forwards: Table<Name, Forward>,
-    #[serde(rename = "static")]
-    pub statics: Table<Name, Static>,
+section! {
+    /// IPv4 translation.
+    Nat44 {
+        /// Translation to an address and port of a pool. The first that matches decides, in the order of the file.
+        rules: default Table<Name, Rule> = Table::default(),
+        /// Ports of an external address that always lead to an inside host.
+        forwards: default Table<Name, Forward> = Table::default(),
+        /// Whole external addresses that always lead to an inside host, which also leaves by them.
+        r#static: default Table<Name, Static> = Table::default(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Rule {
-    pub from: String,
-    pub to: String,
-    #[serde(default)]
-    pub source: Vec<Text<IpPrefix>>,
-    #[serde(default)]
-    pub destination: Vec<Text<IpPrefix>>,
-    pub pool: String,
-    pub profile: Option<Text<Profile>>,
-    pub filtering: Option<FilteringChoice>,
-    pub pooling: Option<Text<Pooling>>,
-    pub port_preservation: Option<Text<bool>>,
-    pub port_parity: Option<Text<bool>>,
-    pub inbound_refresh: Option<Text<bool>>,
-    pub mid_stream: Option<Text<MidStream>>,
+section! {
+    /// Translation to an address and port of a pool.
+    Rule {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// Inside addresses that it covers. Default: any.
+        source: default List<Text<IpPrefix>> = List::default(),
+        /// Outside addresses that it covers. Default: any.
+        destination: default List<Text<IpPrefix>> = List::default(),
+        /// The pool to allocate from.
+        pool: required Text<Name>,
+        /// The defaults of this rule: with cgn, filtering is endpoint-independent (RFC 6888).
+        profile: default Text<Profile> = Text(Profile::Default),
+        /// What a mapping lets in from outside (RFC 4787 REQ-8): one word, or one for each protocol. Default: by profile.
+        filtering: optional FilteringChoice,
+        /// An inside host keeps one external address (RFC 4787 REQ-2). When that has no port left, paired refuses the new
+        /// session, paired-soft takes another address.
+        pooling: default Text<Pooling> = Text(Pooling::Paired),
+        /// Keep the inside port where it is free.
+        port_preservation: default Text<bool> = Text(true),
+        /// An even port becomes an even one (RFC 4787 REQ-4).
+        port_parity: default Text<bool> = Text(true),
+        /// Packets from outside keep a session alive too (RFC 4787 REQ-6).
+        inbound_refresh: default Text<bool> = Text(true),
+        /// What becomes of a TCP segment from inside that belongs to no session and opens none, as after a restart:
+        /// dropped silently; answered with a RST; or taken for the first of a session.
+        mid_stream: default Text<MidStream> = Text(MidStream::default()),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Forward {
-    pub from: String,
-    pub to: String,
-    pub protocol: Text<ForwardProtocol>,
-    pub external: Text<Endpoint>,
-    pub inside: Text<Endpoint>,
-    pub filtering: Option<Text<Filtering>>,
+section! {
+    /// Filtering by protocol.
+    FilteringByProtocol {
+        /// For TCP (RFC 5382 REQ-3). Default: by profile.
+        tcp: optional Text<Filtering>,
+        /// For UDP. Default: by profile.
+        udp: optional Text<Filtering>,
+        /// For ICMP queries. Default: by profile.
+        icmp: optional Text<Filtering>,
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Static {
-    pub from: String,
-    pub to: String,
-    pub external: Text<Ipv4Addr>,
-    pub inside: Text<Ipv4Addr>,
-    pub filtering: Option<Text<Filtering>>,
+section! {
+    /// Ports of an external address that always lead to an inside host.
+    Forward {
+        /// The outside zone.
+        from: required Text<Name>,
+        /// The inside zone.
+        to: required Text<Name>,
+        /// The transport protocol.
+        protocol: required Text<ForwardProtocol>,
+        /// The external address (of a pool, of an interface or of its own) and its ports. No pool gives these ports out.
+        external: required Text<Endpoint>,
+        /// The inside host and the port of the first external one; the others follow in order.
+        inside: required Text<Endpoint>,
+        /// Who may use it.
+        filtering: default Text<Filtering> = Text(Filtering::EndpointIndependent),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Timers {
-    pub udp: Option<Text<Duration>>,
-    pub udp_ports: Table<u16, Text<Duration>>,
-    pub tcp_opening: Option<Text<Duration>>,
-    pub tcp_established: Option<Text<Duration>>,
-    pub tcp_closing: Option<Text<Duration>>,
-    pub icmp: Option<Text<Duration>>,
-    pub hold_down: Option<Text<Duration>>,
+section! {
+    /// A whole external address that always leads to an inside host, which also leaves by it.
+    Static {
+        /// The outside zone.
+        from: required Text<Name>,
+        /// The inside zone.
+        to: required Text<Name>,
+        /// The external address: in no pool, and not the gateway's own.
+        external: required Text<Ipv4Addr>,
+        /// The inside host. It has one external address.
+        inside: required Text<Ipv4Addr>,
+        /// Who may use it.
+        filtering: default Text<Filtering> = Text(Filtering::EndpointIndependent),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Icmp {
-    pub rate: Option<Text<u32>>,
-    pub burst: Option<Text<u32>>,
-    pub silent: Vec<String>,
+section! {
+    /// How long a session may be idle. Each is at most 30 days.
+    Timers {
+        /// UDP. At least 120s (RFC 4787 REQ-5).
+        udp: default Text<Duration> = Text(plan::Timers::default().udp),
+        /// Port: time, for UDP to these destination ports. Only 0 to 1023 (RFC 4787 REQ-5a).
+        udp_ports: default Table<u16, Text<Duration>> = Table::default(),
+        /// TCP before both sides have answered.
+        tcp_opening: default Text<Duration> = Text(plan::Timers::default().tcp_opening),
+        /// TCP in use. At least 7440s (RFC 5382 REQ-5).
+        tcp_established: default Text<Duration> = Text(plan::Timers::default().tcp_established),
+        /// TCP after both FINs or a RST. At least 240s (RFC 5382 REQ-5).
+        tcp_closing: default Text<Duration> = Text(plan::Timers::default().tcp_closing),
+        /// ICMP queries. At least 60s (RFC 5508 REQ-2).
+        icmp: default Text<Duration> = Text(plan::Timers::default().icmp),
+        /// How long a freed port stays unused, where the filtering was endpoint-independent (RFC 6888 REQ-8).
+        hold_down: default Text<Duration> = Text(plan::Timers::default().hold_down),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Metrics {
-    pub listen: Option<Text<Listen>>,
+section! {
+    /// The gateway's own ICMP errors.
+    Icmp {
+        /// ICMP errors per second that the gateway itself may send, over a long time.
+        rate: default Text<Errors> = Text(Number(plan::IcmpPolicy::default().rate)),
+        /// How many of them at once.
+        burst: default Text<Errors> = Text(Number(plan::IcmpPolicy::default().burst)),
+        /// Interfaces on which it sends none (RFC 5508 REQ-9).
+        silent: default List<Text<Name>> = List::default(),
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Control {
-    pub socket: Option<Text<SocketPath>>,
-    pub group: Option<String>,
+section! {
+    /// Where Prometheus finds the numbers.
+    Metrics {
+        /// Where /metrics, /healthz and /readyz are served by HTTP.
+        listen: default Text<Listen> = Text(Listen(Some(([127, 0, 0, 1], 17_644).into()))),
+    }
+}
+
+section! {
+    /// Where turnpikectl finds the gateway.
+    Control {
+        /// The Unix socket that turnpikectl speaks to.
+        socket: default Text<SocketPath> = Text(SocketPath(Some(DEFAULT_SOCKET.into()))),
+        /// The system group whose members may look at things by it. Changes are root's. Default: root alone.
+        group: optional Text<Group>,
+    }
+}
+
+/// What a rule's defaults are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// A closed border.
+    Default,
+    /// Carrier-grade NAT: endpoint-independent filtering (RFC 6888 REQ-7).
+    Cgn,
 }
 
 /// A word out of a few.
 macro_rules! words {
-    ($type:ty, $expected:literal, $($word:literal => $value:expr),+) => {
+    ($type:ty, $wanted:literal, $($word:literal => $value:path),+) => {
         impl FromText for $type {
-            const EXPECTED: &'static str = $expected;
+            fn wanted() -> Cow<'static, str> {
+                $wanted.into()
+            }
 
             fn from_text(text: &str) -> Option<Self> {
                 match text {
@@ -206,18 +332,18 @@ macro_rules! words {
                     _ => None,
                 }
             }
+
+            fn to_text(&self) -> String {
+                match self {
+                    $($value => $word.to_owned(),)+
+                }
+            }
+
+            fn schema() -> Schema {
+                json_schema!({"enum": [$($word),+]})
+            }
         }
     };
-}
-
-/// What a rule's defaults are made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Profile {
-    /// A closed border.
-    #[default]
-    Default,
-    /// Carrier-grade NAT: endpoint-independent filtering (RFC 6888 REQ-7).
-    Cgn,
 }
 
 words!(
@@ -235,156 +361,53 @@ words!(
     "address-and-port-dependent" => Filtering::AddressPortDependent
 );
 
-/// One filtering for all protocols, or one for each that is named.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct FilteringByProtocol {
-    pub tcp: Option<Text<Filtering>>,
-    pub udp: Option<Text<Filtering>>,
-    pub icmp: Option<Text<Filtering>>,
-}
-
-/// `filtering:` of a rule, in either of its forms.
-#[derive(Clone, Copy, Debug, Default)]
+/// `filtering:` of a rule: one for all protocols, or one for each that is named.
+#[derive(Clone, Debug, Default)]
 pub(super) struct FilteringChoice(FilteringByProtocol);
 
 impl FilteringChoice {
     /// With what is not named taken from `default`.
-    pub fn or(self, default: Filtering) -> FilteringSet {
+    pub fn or(&self, default: Filtering) -> FilteringSet {
         let pick = |chosen: Option<Text<Filtering>>| chosen.map_or(default, |Text(filtering)| filtering);
         FilteringSet { tcp: pick(self.0.tcp), udp: pick(self.0.udp), icmp: pick(self.0.icmp) }
     }
 }
 
-impl<'de> Deserialize<'de> for FilteringChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+impl Setting for FilteringChoice {
+    fn wanted() -> String {
+        format!("{}, or one of these for each of tcp, udp and icmp", Filtering::wanted())
+    }
 
-        impl<'de> Visitor<'de> for Either {
-            type Value = FilteringChoice;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{}, or one of these for each of tcp, udp and icmp", Filtering::EXPECTED)
+    fn decode(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
+        match &node.kind {
+            Kind::Map(_) => FilteringByProtocol::decode(node, path, problems).map(FilteringChoice),
+            Kind::Scalar(_) => {
+                let all = Some(Text::decode(node, path, problems)?);
+                Some(FilteringChoice(FilteringByProtocol { tcp: all, udp: all, icmp: all }))
             }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<FilteringChoice, E> {
-                let all = Some(Text::deserialize(serde::de::value::StrDeserializer::new(text))?);
-                Ok(FilteringChoice(FilteringByProtocol { tcp: all, udp: all, icmp: all }))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FilteringChoice, A::Error> {
-                FilteringByProtocol::deserialize(MapAccessDeserializer::new(map)).map(FilteringChoice)
+            Kind::Null | Kind::List(_) => {
+                Self::refuse(node, path, problems);
+                None
             }
         }
+    }
 
-        deserializer.deserialize_any(Either)
+    fn encode(&self) -> Value {
+        self.0.encode()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde::de::value::Error as NoValue;
-    use serde::forward_to_deserialize_any;
-
-    use super::*;
-
-    /// A deserializer that gives away nothing but the keys that a section asks for.
-    struct Keys<'a>(&'a mut Vec<&'static str>);
-
-    impl<'de> Deserializer<'de> for Keys<'_> {
-        type Error = NoValue;
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoValue> {
-            Err(NoValue::custom("not a section"))
-        }
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            _: V,
-        ) -> Result<V::Value, NoValue> {
-            self.0.extend(fields);
-            Err(NoValue::custom("the keys are known"))
-        }
-
-        forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
-            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
+impl JsonSchema for FilteringChoice {
+    fn inline_schema() -> bool {
+        true
     }
 
-    /// The keys of a section, as paths.
-    fn keys<'de, T: Deserialize<'de>>(section: &str) -> Vec<String> {
-        let mut keys = Vec::new();
-        assert!(T::deserialize(Keys(&mut keys)).is_err());
-        assert!(!keys.is_empty(), "{section} is no section");
-        keys.iter().map(|key| format!("{section}{key}")).collect()
+    fn schema_name() -> Cow<'static, str> {
+        "FilteringChoice".into()
     }
 
-    /// Every key that the reader knows.
-    fn all_keys() -> BTreeSet<String> {
-        let sections = [
-            keys::<File>(""),
-            keys::<Boot>("boot."),
-            keys::<Cpu>("boot.cpu."),
-            keys::<Memory>("boot.memory."),
-            keys::<Tables>("boot.tables."),
-            keys::<Port>("ports.NAME."),
-            keys::<Interface>("interfaces.NAME."),
-            keys::<Route>("routes[]."),
-            keys::<Pool>("pools.NAME."),
-            keys::<Nat44>("nat44."),
-            keys::<Rule>("nat44.rules.NAME."),
-            keys::<FilteringByProtocol>("nat44.rules.NAME.filtering."),
-            keys::<Forward>("nat44.forwards.NAME."),
-            keys::<Static>("nat44.static.NAME."),
-            keys::<Timers>("timers."),
-            keys::<Icmp>("icmp."),
-            keys::<Metrics>("metrics."),
-            keys::<Control>("control."),
-        ];
-        sections.into_iter().flatten().collect()
-    }
-
-    const MANUAL: &str = include_str!("../../../docs/configuration.md");
-
-    #[test]
-    fn the_manual_has_every_key_and_no_other() {
-        let documented: BTreeSet<String> = MANUAL
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(key, _)| key.to_owned()))
-            .filter(|key| key.chars().all(|c| c.is_ascii_alphanumeric() || ".-[]".contains(c)))
-            .filter(|key| key.starts_with(|c: char| c.is_ascii_lowercase()))
-            .collect();
-        let known = all_keys();
-        assert_eq!(known.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the manual");
-        assert_eq!(documented.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the program");
-    }
-
-    /// The manual's examples can be read (names that lead nowhere aside, for most are only a section).
-    #[test]
-    fn the_manuals_examples_can_be_read() {
-        let examples: Vec<&str> =
-            MANUAL.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-        assert!(examples.len() > 10);
-        for example in examples {
-            let mut text = example.to_owned();
-            for (section, empty) in
-                [("version:", "version: 1\n"), ("ports:", "ports: {}\n"), ("interfaces:", "interfaces: {}\n")]
-            {
-                if !text.lines().any(|line| line.starts_with(section)) {
-                    text.push_str(empty);
-                }
-            }
-            if let (true, Err(error)) = (text == example, crate::config::Config::parse(&text, "manual".as_ref())) {
-                panic!("{error}");
-            }
-            if let Err(error) = serde_yaml::from_str::<File>(&text) {
-                panic!("{error}:\n{text}");
-            }
-        }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let by_protocol = generator.subschema_for::<FilteringByProtocol>();
+        json_schema!({"anyOf": [Filtering::schema(), by_protocol]})
     }
 }

@@ -1,31 +1,37 @@
-//! The configuration file: read, checked and resolved into what the data plane and the programs work from.
+//! The configuration: read, checked and resolved into what the data plane and the programs work from.
 //!
-//! [`Config::load`] promises that a file it accepts is consistent: every name leads somewhere, no two things claim the
-//! same address or port, every value is one that the RFCs and the data plane allow. What it refuses it names by file,
-//! key, value and remedy ([`ConfigError`]). It looks at nothing but the file: whether the cores and devices exist is
-//! seen at start.
+//! [`Config::load`] promises that what it accepts is consistent: every name leads somewhere, no two things claim the
+//! same address or port, every value is one that the RFCs and the data plane allow. What it refuses it names, all at
+//! once, by file, line, column, key, value and remedy ([`ConfigError`]). It looks at nothing but the files: whether the
+//! cores and devices exist is seen at start.
 //!
-//! The way through: `file` holds the file as written (strict: unknown and repeated keys are errors), `text` reads the
-//! values, `resolve` gives them meaning. `docs/configuration.md` explains the keys.
+//! The way through: `load` finds the files, `node` reads each into a tree with positions and merges them, `decode` makes
+//! the types of `file` out of the tree (`text` reads the scalars), `resolve` gives them meaning. `schema` and `difference`
+//! follow from the same types. `docs/configuration.md` explains the keys.
 
 mod address;
+mod decode;
 mod difference;
 mod error;
 mod file;
+mod flows;
+mod load;
+mod node;
 mod resolve;
+mod schema;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::plan::{MacAddr, PortId, Spec};
-use serde::de::IgnoredAny;
 
 pub use difference::{Change, What};
 pub use error::{ConfigError, Problem};
+pub use schema::schema;
 
-/// Where the programs look when no file is named.
-pub const DEFAULT_PATH: &str = "/etc/turnpike/turnpike.yaml";
+/// Where the programs look when no file is named: in all the `*.yaml` of this directory.
+pub const DEFAULT_PATH: &str = "/etc/turnpike";
 
 /// Where the control socket is, unless the file says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
@@ -33,6 +39,8 @@ pub const DEFAULT_SOCKET: &str = "/run/turnpike/control.sock";
 /// A consistent configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The files and directories that it was read from, as they were named.
+    pub files: Vec<PathBuf>,
     /// What is read once, at start.
     pub boot: Boot,
     /// The ports' devices, in the order of [`Spec::ports`].
@@ -143,35 +151,6 @@ pub struct Control {
 }
 
 impl Config {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// When it can't be read, or says something impossible.
-    pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
-            file: path.to_owned(),
-            problems: vec![Problem {
-                position: None,
-                key: String::new(),
-                message: format!("cannot be read: {error}; name a file that you may read (default: {DEFAULT_PATH})"),
-            }],
-        })?;
-        Config::parse(&text, path)
-    }
-
-    /// Reads the text of a file, which is called `path` in errors.
-    ///
-    /// # Errors
-    /// When it says something impossible.
-    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        let failed = |problems| ConfigError { file: PathBuf::from(path), problems };
-        let document = serde_yaml::Deserializer::from_str(text);
-        let file: file::File =
-            serde_path_to_error::deserialize(document).map_err(|error| failed(vec![syntax_problem(text, &error)]))?;
-        let values = serde_yaml::from_str(text).unwrap_or_default();
-        resolve::resolve(file, values).map_err(failed)
-    }
-
     /// The data plane's configuration.
     ///
     /// `macs` gives each port's Ethernet address, `secret` keys everything that must be unpredictable, and `generation`
@@ -208,40 +187,4 @@ pub fn written(time: Duration) -> String {
         }
     }
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
-}
-
-/// What serde found, without the position and path that serde_yaml writes into its messages.
-fn syntax_problem(text: &str, error: &serde_path_to_error::Error<serde_yaml::Error>) -> Problem {
-    let key = error.path().to_string();
-    let key = key.trim_end_matches(['.', '?']).to_owned();
-    let location = error.inner().location();
-    let mut message = error.inner().to_string();
-    if let Some(location) = &location {
-        let suffix = format!(" at line {} column {}", location.line(), location.column());
-        message = message.replacen(&suffix, "", 1);
-    }
-    message = without_path(&message, &key).to_owned();
-    if serde_yaml::from_str::<IgnoredAny>(text).is_err() {
-        message = format!("this is not YAML: {message}; look at the indentation, brackets and quotes here and above");
-    }
-    if let Some(remedy) = unknown_field_remedy(&message) {
-        message.push_str(&remedy);
-    }
-    Problem { position: location.map(|location| (location.line(), location.column())), key, message }
-}
-
-/// `message` without the path that serde_yaml put in front: that of `key` or of something around it.
-fn without_path<'a>(message: &'a str, key: &str) -> &'a str {
-    match message.split_once(": ") {
-        Some((path, rest)) if key.starts_with(path.trim_end_matches(['.', '?'])) => rest,
-        _ => message,
-    }
-}
-
-/// The key that was probably meant, where serde says "unknown field `x`, expected one of `y`, `z`".
-fn unknown_field_remedy(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2);
-    let wrong = quoted.next()?;
-    let meant = error::suggest(wrong, quoted)?;
-    Some(format!("; did you mean `{meant}`?"))
 }

@@ -1,106 +1,54 @@
-//! The values of the file that are written as text (addresses, ranges, durations, names), and tables of named things.
+//! The values of the file that are written as text: addresses, ranges, times, names.
 //!
-//! [`Text`] reads a scalar as it stands in the file, so that every message can quote what was written and say what was
-//! expected, with an example.
+//! Each is read from a scalar as it stands in the file, so that every message can quote what was written and say what to
+//! write instead, with an example.
 
-use std::fmt;
-use std::hash::Hash;
-use std::marker::PhantomData;
+use std::borrow::Cow;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::plan::{IpPrefix, MacAddr, MssClamp};
-use indexmap::IndexMap;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use schemars::{Schema, json_schema};
+use serde_yaml::Value;
+
+use super::written;
 
 /// Something that is written as one scalar.
 pub(super) trait FromText: Sized {
-    /// What to write, with an example: completes "expected" and "is not".
-    const EXPECTED: &'static str;
+    /// What to write, with an example: completes "write".
+    fn wanted() -> Cow<'static, str>;
 
     /// Reads it.
     fn from_text(text: &str) -> Option<Self>;
-}
 
-/// A scalar of the file, read by [`FromText`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Text<T>(pub T);
+    /// Writes it: of all texts that are read as this value the usual one.
+    fn to_text(&self) -> String;
 
-impl<'de, T: FromText> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scalar<T>(PhantomData<T>);
-
-        impl<T: FromText> Visitor<'_> for Scalar<T> {
-            type Value = Text<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(T::EXPECTED)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<T>, E> {
-                T::from_text(text).map(Text).ok_or_else(|| E::custom(format_args!("{text:?} is not {}", T::EXPECTED)))
-            }
-        }
-
-        deserializer.deserialize_str(Scalar(PhantomData))
+    /// What is wrong with `text`, where more can be said than that something else is wanted.
+    fn flaw(_text: &str) -> Option<&'static str> {
+        None
     }
-}
 
-/// Things by name, in the order of the file. A name that is given twice is an error, not the last one's victory.
-#[derive(Clone, Debug)]
-pub(super) struct Table<K, V>(pub IndexMap<K, V>);
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Table(IndexMap::new())
+    /// The value in YAML: text, unless it is a number or a switch.
+    fn to_value(&self) -> Value {
+        Value::String(self.to_text())
     }
-}
 
-impl<'de, K: FromText + Eq + Hash + fmt::Display, V: Deserialize<'de>> Deserialize<'de> for Table<K, V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<K, V>(PhantomData<(K, V)>);
-
-        impl<'de, K: FromText + Eq + Hash + fmt::Display, V: Deserialize<'de>> Visitor<'de> for Entries<K, V> {
-            type Value = Table<K, V>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a mapping whose keys are each {}", K::EXPECTED)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table<K, V>, A::Error> {
-                let mut entries = IndexMap::new();
-                while let Some(Text(key)) = map.next_key::<Text<K>>()? {
-                    if entries.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!(
-                            "\"{key}\" is given twice; remove one of the two, or rename it"
-                        )));
-                    }
-                    let value = map.next_value()?;
-                    entries.insert(key, value);
-                }
-                Ok(Table(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Entries(PhantomData))
-    }
+    /// What an editor needs to know of it.
+    fn schema() -> Schema;
 }
 
 /// The name of a port, interface, zone, pool or rule. Names become labels of metrics and names of capture files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Name(pub String);
 
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl FromText for Name {
-    const EXPECTED: &'static str =
-        "a name: a letter or digit, then letters, digits, `-`, `_` or `.`, at most 32 in all";
+    fn wanted() -> Cow<'static, str> {
+        "a name (a letter or digit, then letters, digits, `-`, `_` or `.`, at most 32 in all)".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let first = text.chars().next()?;
@@ -108,52 +56,160 @@ impl FromText for Name {
         let legal = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         (fits && legal).then(|| Name(text.to_owned()))
     }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"})
+    }
 }
 
 impl FromText for bool {
-    const EXPECTED: &'static str = "true or false";
+    fn wanted() -> Cow<'static, str> {
+        "true or false".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Bool(*self)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "boolean"})
+    }
 }
 
-impl FromText for u32 {
-    const EXPECTED: &'static str = "a whole number between 0 and 4294967295";
+/// A whole number between two others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Number<const LEAST: u32, const MOST: u32>(pub u32);
+
+impl<const LEAST: u32, const MOST: u32> FromText for Number<LEAST, MOST> {
+    fn wanted() -> Cow<'static, str> {
+        if LEAST == MOST { LEAST.to_string().into() } else { format!("a whole number from {LEAST} to {MOST}").into() }
+    }
 
     fn from_text(text: &str) -> Option<Self> {
-        digits(text)
+        digits(text).filter(|number| (LEAST..=MOST).contains(number)).map(Number)
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn to_value(&self) -> Value {
+        self.0.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "integer", "minimum": LEAST, "maximum": MOST})
+    }
+}
+
+impl<const LEAST: u32, const MOST: u32> Number<LEAST, MOST> {
+    /// The number, where the range makes sure of its width.
+    pub fn narrow(self) -> u16 {
+        const { assert!(MOST <= u16::MAX as u32) };
+        u16::try_from(self.0).unwrap_or(u16::MAX)
+    }
+}
+
+/// Descriptors of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptors(pub u16);
+
+impl FromText for Descriptors {
+    fn wanted() -> Cow<'static, str> {
+        "a multiple of 32 from 64 to 16384, such as 1024".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        digits(text).filter(|number: &u16| (64..=16_384).contains(number) && number.is_multiple_of(32)).map(Descriptors)
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn to_value(&self) -> Value {
+        self.0.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "integer", "minimum": 64, "maximum": 16384, "multipleOf": 32})
     }
 }
 
 impl FromText for u16 {
-    const EXPECTED: &'static str = "a whole number between 0 and 65535";
+    fn wanted() -> Cow<'static, str> {
+        "a whole number from 0 to 65535".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         digits(text)
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn to_value(&self) -> Value {
+        (*self).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": 65535})
+    }
 }
 
 impl FromText for IpAddr {
-    const EXPECTED: &'static str = "an address, such as 192.0.2.1 or \"2001:db8::1\"";
+    fn wanted() -> Cow<'static, str> {
+        "an address, such as 192.0.2.1 or \"2001:db8::1\"".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
     }
 }
 
 impl FromText for Ipv4Addr {
-    const EXPECTED: &'static str = "an IPv4 address, such as 192.0.2.1";
+    fn wanted() -> Cow<'static, str> {
+        "an IPv4 address, such as 192.0.2.1".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "format": "ipv4"})
+    }
 }
 
 impl FromText for IpPrefix {
-    const EXPECTED: &'static str = "an address with a prefix length, such as 192.0.2.1/24 (length 0 to 32) or \
-         \"2001:db8::1/64\" (length 0 \
-         to 128)";
+    fn wanted() -> Cow<'static, str> {
+        "an address with a prefix length, such as 192.0.2.1/24 or \"2001:db8::1/64\"".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let (address, len) = text.split_once('/')?;
@@ -161,12 +217,31 @@ impl FromText for IpPrefix {
         let len: u8 = digits(len)?;
         (len <= if address.is_ipv4() { 32 } else { 128 }).then_some(IpPrefix { address, len })
     }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        match (address.parse().ok()?, length) {
+            (_, None) => Some("the length of its prefix is missing"),
+            (IpAddr::V4(_), Some(_)) => Some("its prefix may be 0 to 32 bits long"),
+            (IpAddr::V6(_), Some(_)) => Some("its prefix may be 0 to 128 bits long"),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+/[0-9]{1,3}$"})
+    }
 }
 
 /// External addresses, inclusive: every address of a prefix counts, the first and the last too.
 impl FromText for RangeInclusive<Ipv4Addr> {
-    const EXPECTED: &'static str =
-        "IPv4 addresses: one (192.0.2.1), a range in rising order (192.0.2.1-192.0.2.9) or a prefix (192.0.2.0/28)";
+    fn wanted() -> Cow<'static, str> {
+        "IPv4 addresses: one (192.0.2.1), a range in rising order (192.0.2.1-192.0.2.9) or a prefix (192.0.2.0/28)"
+            .into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         if let Some((first, last)) = text.split_once('-') {
@@ -181,16 +256,40 @@ impl FromText for RangeInclusive<Ipv4Addr> {
         }
         text.parse().ok().map(|address| address..=address)
     }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        let prefix = IpPrefix::from_text(text)?;
+        if prefix.address.is_ipv6() { Some("it is IPv6") } else { Some("bits are set after its length") }
+    }
+
+    fn to_text(&self) -> String {
+        span(self)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9.]+(\\s*-\\s*[0-9.]+|/[0-9]{1,2})?$"})
+    }
 }
 
 impl FromText for RangeInclusive<u16> {
-    const EXPECTED: &'static str =
-        "a port or a range of ports in rising order between 1 and 65535, such as 8080 or 1024-65535";
+    fn wanted() -> Cow<'static, str> {
+        "a port or a range of ports in rising order between 1 and 65535, such as 8080 or 1024-65535".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last): (u16, u16) = (digits(first.trim())?, digits(last.trim())?);
         (0 < first && first <= last).then_some(first..=last)
+    }
+
+    fn to_text(&self) -> String {
+        span(self)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": ["string", "integer"], "pattern": "^[0-9]+(\\s*-\\s*[0-9]+)?$", "minimum": 1, "maximum": 65535,
+        })
     }
 }
 
@@ -202,18 +301,32 @@ pub(super) struct Endpoint {
 }
 
 impl FromText for Endpoint {
-    const EXPECTED: &'static str =
-        "an IPv4 address with a port or a range of ports, such as \"192.0.2.1:80\" or \"192.0.2.1:27000-27010\"";
+    fn wanted() -> Cow<'static, str> {
+        "an IPv4 address with a port or a range of ports, such as \"192.0.2.1:80\" or \"192.0.2.1:27000-27010\"".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let (address, ports) = text.split_once(':')?;
         Some(Endpoint { address: address.parse().ok()?, ports: FromText::from_text(ports)? })
     }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        text.parse::<IpAddr>().is_ok().then_some("its port is missing")
+    }
+
+    fn to_text(&self) -> String {
+        format!("{}:{}", self.address, span(&self.ports))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9.]+:[0-9]+(\\s*-\\s*[0-9]+)?$"})
+    }
 }
 
 impl FromText for MacAddr {
-    const EXPECTED: &'static str =
-        "the Ethernet address of one station, such as \"02:00:00:00:00:77\" (not a group address)";
+    fn wanted() -> Cow<'static, str> {
+        "the Ethernet address of one station, such as \"02:00:00:00:00:77\"".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let mut octets = [0; 6];
@@ -225,13 +338,41 @@ impl FromText for MacAddr {
         let station = octets[0] & 1 == 0 && octets != [0; 6];
         (parts.next().is_none() && station).then_some(MacAddr(octets))
     }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        let group = u8::from_str_radix(text.get(..2)?, 16).is_ok_and(|octet| octet & 1 == 1);
+        group.then_some("it is the address of a group")
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"})
+    }
 }
 
 impl FromText for Duration {
-    const EXPECTED: &'static str = "a time with its unit, such as 90s, 5m, 2h or 1h 30m";
+    fn wanted() -> Cow<'static, str> {
+        "a time with its unit, such as 90s, 5m, 2h or 1h 30m".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok()
+        humantime::parse_duration(text).ok().filter(|_| text.bytes().any(|b| b.is_ascii_alphabetic()))
+    }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        bare.then_some("its unit is missing")
+    }
+
+    fn to_text(&self) -> String {
+        written(*self)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^\\s*([0-9]+\\s*[A-Za-z\u{b5}]+\\s*)+$"})
     }
 }
 
@@ -240,7 +381,9 @@ impl FromText for Duration {
 pub(super) struct Size(pub u64);
 
 impl FromText for Size {
-    const EXPECTED: &'static str = "an amount of memory in mebibytes or gibibytes, such as 256M or 4G";
+    fn wanted() -> Cow<'static, str> {
+        "an amount of memory in mebibytes or gibibytes, such as 256M or 4G".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let shift = match text.chars().last()? {
@@ -251,10 +394,25 @@ impl FromText for Size {
         let number: u64 = digits(&text[..text.len() - 1])?;
         number.checked_mul(1 << shift).map(Size)
     }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        bare.then_some("its unit is missing")
+    }
+
+    fn to_text(&self) -> String {
+        if self.0.is_multiple_of(1 << 30) { format!("{}G", self.0 >> 30) } else { format!("{}M", self.0 >> 20) }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]+[MG]$"})
+    }
 }
 
 impl FromText for MssClamp {
-    const EXPECTED: &'static str = "off, from-mtu or a segment size in bytes, such as 1360";
+    fn wanted() -> Cow<'static, str> {
+        "off, from-mtu or a segment size in bytes, such as 1360".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         match text {
@@ -263,6 +421,25 @@ impl FromText for MssClamp {
             _ => digits(text).map(MssClamp::Fixed),
         }
     }
+
+    fn to_text(&self) -> String {
+        match self {
+            MssClamp::Off => "off".to_owned(),
+            MssClamp::FromMtu => "from-mtu".to_owned(),
+            MssClamp::Fixed(size) => size.to_string(),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            MssClamp::Fixed(size) => (*size).into(),
+            _ => Value::String(self.to_text()),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"anyOf": [{"enum": ["off", "from-mtu"]}, {"type": "integer", "minimum": 536, "maximum": 8960}]})
+    }
 }
 
 /// A PCI address, with its domain.
@@ -270,7 +447,9 @@ impl FromText for MssClamp {
 pub(super) struct Pci(pub String);
 
 impl FromText for Pci {
-    const EXPECTED: &'static str = "a PCI address, such as \"0000:03:00.0\" (see `dpdk-devbind.py --status`)";
+    fn wanted() -> Cow<'static, str> {
+        "a PCI address, such as \"0000:03:00.0\" (see `dpdk-devbind.py --status`)".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let (rest, function) = text.rsplit_once('.')?;
@@ -286,6 +465,16 @@ impl FromText for Pci {
         let legal = hex(domain, 4, 0xffff) && hex(bus, 2, 0xff) && hex(device, 2, 0x1f) && hex(function, 1, 7);
         legal.then(|| Pci(format!("{domain}:{bus}:{device}.{function}").to_ascii_lowercase()))
     }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string", "pattern": "^([0-9A-Fa-f]{4}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\\.[0-7]$",
+        })
+    }
 }
 
 /// A DPDK virtual device with its arguments.
@@ -293,14 +482,25 @@ impl FromText for Pci {
 pub(super) struct Vdev(pub String);
 
 impl FromText for Vdev {
-    const EXPECTED: &'static str = "a DPDK virtual device: its driver, a number and arguments, such as \
+    fn wanted() -> Cow<'static, str> {
+        "a DPDK virtual device: its driver, a number and arguments, such as \
          \"net_af_packet0,iface=eth1\" \
-         (a PCI device goes under `pci:`)";
+         (a PCI device goes under `pci:`)"
+            .into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         let driver = text.split(',').next()?.strip_prefix("net_")?;
         let legal = !driver.is_empty() && driver.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         (legal && !text.contains(char::is_whitespace)).then(|| Vdev(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^net_[A-Za-z0-9_]+(,\\S*)?$"})
     }
 }
 
@@ -309,13 +509,23 @@ impl FromText for Vdev {
 pub(super) struct Listen(pub Option<SocketAddr>);
 
 impl FromText for Listen {
-    const EXPECTED: &'static str = "an address with a port, such as \"127.0.0.1:17644\" or \"[::1]:17644\", or off";
+    fn wanted() -> Cow<'static, str> {
+        "an address with a port, such as \"127.0.0.1:17644\" or \"[::1]:17644\", or off".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         if text == "off" {
             return Some(Listen(None));
         }
         text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).map(|address| Listen(Some(address)))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^(off|.+:[0-9]{1,5})$"})
     }
 }
 
@@ -324,7 +534,9 @@ impl FromText for Listen {
 pub(super) struct SocketPath(pub Option<PathBuf>);
 
 impl FromText for SocketPath {
-    const EXPECTED: &'static str = "an absolute path of at most 107 bytes, such as /run/turnpike/control.sock, or off";
+    fn wanted() -> Cow<'static, str> {
+        "an absolute path of at most 107 bytes, such as /run/turnpike/control.sock, or off".into()
+    }
 
     fn from_text(text: &str) -> Option<Self> {
         if text == "off" {
@@ -332,6 +544,44 @@ impl FromText for SocketPath {
         }
         (text.starts_with('/') && text.len() <= 107).then(|| SocketPath(Some(PathBuf::from(text))))
     }
+
+    fn to_text(&self) -> String {
+        self.0.as_ref().map_or_else(|| "off".to_owned(), |path| path.display().to_string())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^(off|/.*)$", "maxLength": 107})
+    }
+}
+
+/// The name of a system group, as groupadd(8) allows it. Whether there is one is seen at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group(pub String);
+
+impl FromText for Group {
+    fn wanted() -> Cow<'static, str> {
+        "the name of a system group, such as turnpike".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let first = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let legal = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        (first && legal && text.len() <= 32).then(|| Group(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"})
+    }
+}
+
+/// A range as a user would write it.
+pub(super) fn span<T: Display + PartialEq>(range: &RangeInclusive<T>) -> String {
+    let (first, last) = (range.start(), range.end());
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 /// A number in digits alone: no sign, no spaces.

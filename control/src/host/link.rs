@@ -64,6 +64,8 @@ pub(super) struct Link {
     /// The largest IP packet, in bytes.
     pub mtu: usize,
     pub own: Vec<Own>,
+    /// Whether frames pass. If not, its addresses rest: nothing is tested, nothing announced.
+    pub up: bool,
     /// The addresses defended within [`DEFEND_INTERVAL`], and when.
     defended: Vec<(IpAddr, Time)>,
 }
@@ -83,29 +85,42 @@ impl Link {
             mac: spec.mac,
             mtu: usize::from(spec.mtu),
             own: prefixes.into_iter().map(new).collect(),
+            up: true,
             defended: Vec::new(),
         }
     }
 
     /// Takes over what the same link has reached under the configuration before; addresses that are new begin at `now`.
     pub fn continue_from(&mut self, before: Option<&Link>, now: Time) {
+        self.up = before.is_none_or(|link| link.up);
         for own in &mut self.own {
             let known = before.and_then(|link| link.own.iter().find(|it| it.prefix.address == own.prefix.address));
             match known {
                 Some(known) => (own.standing, own.deadline) = (known.standing, known.deadline),
-                None => own.deadline = now,
+                None if self.up => own.deadline = now,
+                None => {}
             }
         }
         self.defended = before.map(|link| link.defended.clone()).unwrap_or_default();
     }
 
-    /// Brings the addresses up: IPv4 at once, IPv6 after its test.
+    /// Brings the addresses up, or, after the link was down, up again: IPv4 at once, IPv6 after its test. An address that has
+    /// passed it before stays in use, and is only announced anew.
     pub fn start(&mut self, now: Time) -> Vec<Task> {
-        for own in &mut self.own {
-            own.standing = Standing::New;
+        for own in self.own.iter_mut().filter(|_| self.up) {
+            own.standing = if own.usable() { Standing::Assigned(ANNOUNCE_NUM) } else { Standing::New };
             own.deadline = now;
         }
         self.poll(now)
+    }
+
+    /// Puts the addresses to rest while the link is down. A test under way is of no worth, nor is one that failed: who had
+    /// the address may be gone when the link is back.
+    pub fn rest(&mut self) {
+        for own in &mut self.own {
+            own.standing = if own.usable() { Standing::Assigned(0) } else { Standing::New };
+            own.deadline = Time::NEVER;
+        }
     }
 
     /// What is due now.

@@ -20,8 +20,8 @@
 //! Only `smoltcp::wire` is used, to read and write packets. smoltcp's `Interface` would serve sockets of the box itself; as
 //! long as there are none, it would be a second table of neighbours and routes for nothing.
 //!
-//! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`] and
-//! [`Host::neighbour_used`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
+//! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`], [`Host::neighbour_used`] and
+//! [`Host::link`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
 //! A caller that wants every address in use at once, at the price of not testing it (a replay), starts the host
 //! [`SETTLING`] before its first packet, polls until then and throws the output away. Every message goes to one worker, but
 //! [`ToWorker::Neighbour`], which goes to all.
@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId};
+use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId, PortId};
 use dataplane::time::Time;
 use smoltcp::wire::{ArpOperation, EthernetFrame, EthernetProtocol};
 
@@ -263,8 +263,41 @@ impl Host {
             let tasks = self.links[index].start(now);
             self.perform(index, tasks, out);
         }
-        self.announce_external(out);
+        self.announce_external(|_| true, out);
         self.announce_external = now + link::ANNOUNCE_INTERVAL;
+    }
+
+    /// The link of a port is up or down now; before this is said, it is up. Order does not matter to [`Host::start`].
+    ///
+    /// Down: packets that wait for a neighbour there are answered, its neighbours forgotten, its addresses at rest. Up: the
+    /// addresses are announced again (gratuitous ARP, RFC 5227 §3; unsolicited advertisement, RFC 4861 §7.2.6), and those
+    /// whose test the fault cut short are tested again.
+    pub fn link(&mut self, port: PortId, up: bool, now: Time, out: &mut Vec<ToWorker>) {
+        let mut effects = Vec::new();
+        for index in 0..self.links.len() {
+            let on_port = self.plan.spec.interfaces.get(index).is_some_and(|interface| interface.port == port);
+            let link = &mut self.links[index];
+            if !on_port || link.up == up {
+                continue;
+            }
+            link.up = up;
+            let id = link.id;
+            if up {
+                let tasks = link.start(now);
+                self.perform(index, tasks, out);
+                self.announce_external(|on| on == id, out);
+                self.announce_external = now + link::ANNOUNCE_INTERVAL;
+            } else {
+                link.rest();
+                self.neighbours.forget(id, &mut effects);
+            }
+        }
+        self.apply(effects, out);
+    }
+
+    /// Works by another plan from now on, with the same interfaces and external addresses.
+    pub fn adopt(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
     }
 
     /// Takes in a frame: untagged Ethernet, from its destination address on.
@@ -274,6 +307,12 @@ impl Host {
             Ok(()) => self.counters.handled += 1,
             Err(reason) => self.counters.ignored[reason as usize] += 1,
         }
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// A worker holds packets for this neighbour ([`dataplane::message::FromWorker::Resolve`]).
@@ -303,7 +342,7 @@ impl Host {
         }
         if self.announce_external <= now {
             self.announce_external = Time::NEVER;
-            self.announce_external(out);
+            self.announce_external(|_| true, out);
         }
         let mut effects = Vec::new();
         self.neighbours.poll(now, &mut effects);
@@ -321,6 +360,11 @@ impl Host {
     /// The neighbour table, by interface and address.
     pub fn neighbours(&self) -> impl Iterator<Item = Neighbour> + '_ {
         self.neighbours.iter()
+    }
+
+    /// The neighbours after this one, in the same order; all, if there is none.
+    pub fn neighbours_after(&self, after: Option<(InterfaceId, IpAddr)>) -> impl Iterator<Item = Neighbour> + '_ {
+        self.neighbours.iter_after(after)
     }
 
     /// What was counted so far.
@@ -363,15 +407,16 @@ impl Host {
         }
     }
 
-    /// Whether asking for this neighbour can lead to anything: it is not ourselves, it is one station, and the interface
-    /// speaks its family.
+    /// Whether asking for this neighbour can lead to anything: the link is up, it is not ourselves, it is one station, and the
+    /// interface speaks its family.
     fn resolvable(&self, interface: InterfaceId, address: IpAddr) -> bool {
         let Some(link) = self.links.get(usize::from(interface.0)) else { return false };
         let one_station = match address {
             IpAddr::V4(v4) => !is_bad_source4(v4) && !link.is_broadcast(v4) && !self.proxies(link, v4),
             IpAddr::V6(v6) => !is_bad_source6(v6),
         };
-        one_station
+        link.up
+            && one_station
             && link.own.iter().any(|own| own.prefix.address.is_ipv4() == address.is_ipv4())
             && link.own.iter().all(|own| own.prefix.address != address)
     }
@@ -412,9 +457,13 @@ impl Host {
         found.into_iter().take(ANNOUNCED_MAX).collect()
     }
 
-    fn announce_external(&mut self, out: &mut Vec<ToWorker>) {
-        for &(id, address) in &self.external {
-            announce(&self.links[usize::from(id.0)], address.into(), out);
+    /// Announces the external addresses on those of these links that are up.
+    fn announce_external(&self, links: impl Fn(InterfaceId) -> bool, out: &mut Vec<ToWorker>) {
+        for &(id, address) in self.external.iter().filter(|&&(id, _)| links(id)) {
+            let link = &self.links[usize::from(id.0)];
+            if link.up {
+                announce(link, address.into(), out);
+            }
         }
     }
 

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate};
@@ -198,7 +199,13 @@ impl Table {
 
     /// Everyone, by interface and address.
     pub fn iter(&self) -> impl Iterator<Item = Neighbour> + '_ {
-        self.entries.iter().map(|(&(interface, address), entry)| Neighbour {
+        self.iter_after(None)
+    }
+
+    /// Those after this one, in the same order; everyone, if there is none.
+    pub fn iter_after(&self, after: Option<Key>) -> impl Iterator<Item = Neighbour> + '_ {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((start, Bound::Unbounded)).map(|(&(interface, address), entry)| Neighbour {
             interface,
             address,
             mac: entry.mac,
@@ -208,7 +215,7 @@ impl Table {
     }
 
     /// Removes a neighbour, here and in the workers' tables.
-    pub fn forget(&mut self, key: Key, effects: &mut Vec<Effect>) {
+    pub fn forget_one(&mut self, key: Key, effects: &mut Vec<Effect>) {
         if self.contains(key) {
             self.remove(key);
             effects.push(publish(key, NeighbourState::Failed));
@@ -289,6 +296,19 @@ impl Table {
             _ => {}
         }
         true
+    }
+
+    /// The link is down: what was known of its neighbours may no longer hold when it is back, and who waits for one waits in
+    /// vain. Those of the configuration stay.
+    pub fn forget(&mut self, interface: InterfaceId, effects: &mut Vec<Effect>) {
+        let there = self.entries.iter().filter(|(key, entry)| key.0 == interface && entry.state != NudState::Permanent);
+        let gone: Vec<_> = there.map(|(&key, entry)| (key, entry.state)).collect();
+        for (key, state) in gone {
+            if state != NudState::Failed {
+                effects.push(publish(key, NeighbourState::Failed));
+            }
+            self.remove(key);
+        }
     }
 
     /// Does what is due.

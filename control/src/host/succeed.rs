@@ -28,7 +28,7 @@ impl Host {
             !same || own || (neighbour.state == NudState::Permanent && !listed(neighbour.address))
         });
         let strangers: Vec<_> = strangers.map(|neighbour| (neighbour.interface, neighbour.address)).collect();
-        strangers.into_iter().for_each(|key| self.neighbours.forget(key, &mut effects));
+        strangers.into_iter().for_each(|key| self.neighbours.forget_one(key, &mut effects));
         for (id, spec) in ids() {
             for &(address, mac) in &spec.neighbours {
                 self.neighbours.insert_permanent((id, address), mac, now, &mut effects);

@@ -1,6 +1,5 @@
 //! The metrics themselves: name, meaning, labels, and where each value is read.
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
@@ -122,7 +121,9 @@ pub(super) fn collect(state: &State) -> Vec<MetricFamily> {
 }
 
 fn process(page: &mut Page, state: &State) {
-    let started = state.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let (loaded, loaded_at) = (f64::from(u8::from(state.reload.0)), since_epoch(state.reload.1));
+    let started = since_epoch(state.started);
     page.gauge(
         "build_info",
         "Always 1; the program's version.",
@@ -130,15 +131,20 @@ fn process(page: &mut Page, state: &State) {
         [([env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
     );
     page.gauge("start_time_seconds", "When the process started, since the Unix epoch.", [], [([], started)]);
-    page.gauge("config_last_reload_successful", "1 if the configuration was last read without error.", [], [([], 1.0)]);
+    page.gauge(
+        "config_last_reload_successful",
+        "1 if the configuration was last read without error.",
+        [],
+        [([], loaded)],
+    );
     let help = "When the configuration in use was read, since the Unix epoch.";
-    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], started)]);
-    let ready = f64::from(u8::from(state.ready.load(std::sync::atomic::Ordering::Relaxed)));
+    page.gauge("config_last_reload_timestamp_seconds", help, [], [([], loaded_at)]);
+    let ready = f64::from(u8::from(state.ready));
     page.gauge("ready", "1 while packets are forwarded; what /readyz says.", [], [([], ready)]);
 }
 
 fn ports(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = &state.sample;
     let names = || state.plan.spec.ports.iter().map(|port| port.name.clone());
     let samples: Vec<(String, PortSample)> =
         names().enumerate().map(|(i, name)| (name, sample.ports.get(i).cloned().unwrap_or_default())).collect();
@@ -146,6 +152,10 @@ fn ports(page: &mut Page, state: &State) {
         samples.iter().map(|(name, port)| ([name.clone()], number(value(port)))).collect()
     };
     page.gauge("port_up", "1 if the port's link is up.", ["port"], each(|p| u64::from(p.up)));
+    let help = "1 if the port's device was deleted; it takes a restart to have it back.";
+    page.gauge("port_gone", help, ["port"], each(|p| u64::from(p.gone)));
+    let help = "How often the port's link went down or came up.";
+    page.counter("port_link_changes_total", help, ["port"], each(|p| p.link_changes));
     let help = "Frames that the device received.";
     page.counter("port_receive_packets_total", help, ["port"], each(|p| p.receive_packets));
     page.counter("port_receive_bytes_total", "Bytes that the device received.", ["port"], each(|p| p.receive_bytes));
@@ -186,10 +196,16 @@ fn interfaces(page: &mut Page, state: &State) {
     let series = state.by_interface(|c, i| &c.interfaces[i].transmitted_bytes);
     let help = "Bytes that the device of an interface accepted, with the Ethernet header, without the FCS.";
     page.counter("interface_transmit_bytes_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].checksum_samples);
+    let help = "Packets received on an interface whose transport checksum was looked at: one in 61.";
+    page.counter("checksum_samples_total", help, labels, series);
+    let series = state.by_interface(|c, i| &c.interfaces[i].checksum_bad);
+    let help = "Packets of this sample whose transport checksum was wrong.";
+    page.counter("checksum_bad_total", help, labels, series);
 }
 
 fn host(page: &mut Page, state: &State) {
-    let sample = state.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let sample = &state.sample;
     let received = number(sample.host.received);
     page.counter("host_packets_total", "Frames that came to the gateway itself.", [], [([], received)]);
     let ignored = Ignored::ALL.iter().map(|&why| ([why.name().to_owned()], number(sample.host.ignored(why))));
@@ -266,9 +282,14 @@ fn sessions(page: &mut Page, state: &State) {
     page.gauge("session_limit", "Sessions that the tables hold.", [], [([], all_workers(limits.sessions))]);
     let created = state.sum(|c| &c.session_creations);
     page.counter("session_creations_total", "Sessions made.", [], [([], created)]);
+    let adopted = state.sum(|c| &c.session_adoptions);
+    let help = "Sessions of these that were made in the middle of a TCP connection (mid-stream: adopt).";
+    page.counter("session_adoptions_total", help, [], [([], adopted)]);
     let ended = [
         (["timeout".to_owned()], state.sum(|c| &c.session_timeouts)),
         (["replaced".to_owned()], state.sum(|c| &c.session_replacements)),
+        (["flush".to_owned()], state.sum(|c| &c.session_flushes)),
+        (["reload".to_owned()], state.sum(|c| &c.session_reload_ends)),
     ];
     page.counter("session_deletions_total", "Sessions ended, by cause.", ["cause"], ended);
     let mappings = PROTOCOLS.into_iter().enumerate();
@@ -323,7 +344,13 @@ fn icmp(page: &mut Page, state: &State) {
     page.counter("icmp_errors_sent_total", help, ["family", "type", "code"], errors);
     let limited = state.sum(|c| &c.icmp_rate_limited);
     page.counter("icmp_rate_limited_total", "ICMP errors not sent because of the rate limit.", [], [([], limited)]);
+    let resets = state.sum(|c| &c.tcp_resets);
+    let help = "TCP resets sent about segments in mid-stream without a session (mid-stream: reset).";
+    page.counter("tcp_resets_sent_total", help, [], [([], resets)]);
+    let limited = state.sum(|c| &c.tcp_resets_rate_limited);
+    let help = "TCP resets not sent because of the rate limit.";
+    page.counter("tcp_resets_rate_limited_total", help, [], [([], limited)]);
     let failed = state.sum(|c| &c.originate_failures);
-    let help = "ICMP errors not sent because no packet buffer was free.";
+    let help = "ICMP errors and TCP resets not sent because no packet buffer was free.";
     page.counter("originate_failures_total", help, [], [([], failed)]);
 }

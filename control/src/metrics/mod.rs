@@ -13,8 +13,7 @@
 mod families;
 mod server;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use dataplane::counters::Counters;
@@ -49,6 +48,10 @@ pub struct PortSample {
     pub transmit_errors: u64,
     /// Whether the link is up.
     pub up: bool,
+    /// Whether the device was deleted.
+    pub gone: bool,
+    /// How often the link went down or came up.
+    pub link_changes: u64,
 }
 
 /// Packet buffers of a worker.
@@ -79,27 +82,36 @@ pub struct Sample {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    state: Arc<State>,
+    state: Arc<Mutex<State>>,
 }
 
-/// What a scrape reads.
-#[derive(Debug)]
+/// What the control thread writes. A scrape reads a copy.
+#[derive(Clone, Debug)]
 struct State {
     started: SystemTime,
+    ready: bool,
+    /// Whether the configuration was last read without error, and when the one in use was read.
+    reload: (bool, SystemTime),
     plan: Arc<Plan>,
     leases: Arc<Leases>,
     workers: Vec<Arc<Counters>>,
-    sample: Mutex<Sample>, // control thread: write, scrapes: read
-    ready: AtomicBool,     // control thread: write, scrapes: read
+    sample: Sample,
 }
 
 impl Metrics {
     /// Metrics of a process that started now, with these port blocks and workers.
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, workers: Vec<Arc<Counters>>) -> Self {
-        let sample = Mutex::new(Sample::default());
-        let started = SystemTime::now();
-        let state = Arc::new(State { started, plan, leases, workers, sample, ready: AtomicBool::new(false) });
+        let (started, sample) = (SystemTime::now(), Sample::default());
+        let state = Arc::new(Mutex::new(State {
+            started,
+            ready: false,
+            reload: (true, started),
+            plan,
+            leases,
+            workers,
+            sample,
+        }));
         let registry = Registry::new();
         registry.register(Box::new(Scrape(Arc::clone(&state)))).expect("the only collector of this registry");
         Metrics { registry, state }
@@ -107,18 +119,36 @@ impl Metrics {
 
     /// Says whether packets are being forwarded.
     pub fn set_ready(&self, ready: bool) {
-        self.state.ready.store(ready, Ordering::Relaxed);
+        lock(&self.state).ready = ready;
+    }
+
+    /// The configuration has been read again, and was applied or refused.
+    pub fn reloaded(&self, applied: bool) {
+        let mut state = lock(&self.state);
+        state.reload = (applied, if applied { SystemTime::now() } else { state.reload.1 });
     }
 
     /// Whether packets are being forwarded.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state.ready.load(Ordering::Relaxed)
+        lock(&self.state).ready
     }
 
     /// Replaces what is known of the devices.
     pub fn publish(&self, sample: Sample) {
-        *self.state.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+        lock(&self.state).sample = sample;
+    }
+
+    /// Tells from now on of this plan, with the same ports and interfaces, and these port blocks.
+    pub fn adopt(&self, plan: Arc<Plan>, leases: Arc<Leases>) {
+        let mut state = lock(&self.state);
+        (state.plan, state.leases) = (plan, leases);
+    }
+
+    /// What was last known of the devices.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        lock(&self.state).sample.clone()
     }
 
     /// Every metric, in Prometheus' text format.
@@ -131,8 +161,13 @@ impl Metrics {
     }
 }
 
+/// Nothing that holds it can leave it half written.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The registry's only collector: it holds nothing and reads everything.
-struct Scrape(Arc<State>);
+struct Scrape(Arc<Mutex<State>>);
 
 impl Collector for Scrape {
     /// None: names can't collide with another collector's, as there is none.
@@ -141,6 +176,7 @@ impl Collector for Scrape {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        families::collect(&self.0)
+        let state = lock(&self.0).clone();
+        families::collect(&state)
     }
 }

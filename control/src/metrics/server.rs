@@ -1,16 +1,26 @@
 //! The HTTP side: a thread that answers scrapes and probes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tiny_http::{Header, Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::Metrics;
+use crate::http::{self, Body, ServerThread, full};
 
 /// Prometheus' text format.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Connections at once; others wait until one of these ends.
+const CONNECTIONS: usize = 32;
+
+/// How long a connection lasts at most.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// The metrics can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +31,7 @@ pub enum ServeError {
         /// The address of the configuration.
         address: SocketAddr,
         /// What the system said.
-        problem: String,
+        problem: io::Error,
     },
     /// No thread.
     #[error("metrics: no thread for it: {error}")]
@@ -32,15 +42,10 @@ pub enum ServeError {
 }
 
 /// A running server. Dropping it stops it.
+#[derive(Debug)]
 pub struct Server {
-    http: Arc<tiny_http::Server>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address()).finish()
-    }
+    address: SocketAddr,
+    _thread: ServerThread,
 }
 
 impl Server {
@@ -49,47 +54,55 @@ impl Server {
     /// # Errors
     /// When the address can't be listened on.
     pub fn start(address: SocketAddr, metrics: Metrics) -> Result<Self, ServeError> {
-        let http = tiny_http::Server::http(address)
-            .map_err(|problem| ServeError::Bind { address, problem: problem.to_string() })?;
-        let http = Arc::new(http);
-        let listener = Arc::clone(&http);
-        let serve = move || listener.incoming_requests().for_each(|request| answer(request, &metrics));
-        let spawned = thread::Builder::new().name("metrics".to_owned()).spawn(serve);
-        let thread = spawned.map_err(|error| ServeError::Thread { error })?;
-        Ok(Server { http, thread: Some(thread) })
+        let bind = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (bound, listener) = bind().map_err(|problem| ServeError::Bind { address, problem })?;
+        let thread = ServerThread::start("metrics", move || serve(listener, metrics));
+        let thread = thread.map_err(|error| ServeError::Thread { error })?;
+        Ok(Server { address: bound, _thread: thread })
     }
 
     /// Where it listens: tells the port if the configuration left it to the system.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.http.server_addr().to_ip()
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.http.unblock();
-        if let Some(thread) = self.thread.take() {
-            // A panic in it is reported by the thread itself.
-            let _ = thread.join();
+async fn serve(listener: TcpListener, metrics: Metrics) {
+    let listener = tokio::net::TcpListener::from_std(listener).expect("in a runtime with I/O");
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&free).acquire_owned().await.expect("never closed");
+        let (stream, _) = http::accepted(|| listener.accept()).await;
+        let metrics = metrics.clone();
+        tokio::spawn(async move {
+            http::connection(stream, CONNECTION_TIME, |request| {
+                let answer = answer(&request, &metrics);
+                async { answer }
+            })
+            .await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Body> {
+    let (status, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.text()),
+        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz") if metrics.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz") => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not forwarding packets\n".to_owned())
         }
-    }
-}
-
-fn answer(request: Request, metrics: &Metrics) {
-    let path = request.url().split('?').next().unwrap_or_default();
-    let (status, body) = match (request.method(), path) {
-        (Method::Get | Method::Head, "/metrics") => (200, metrics.text()),
-        (Method::Get | Method::Head, "/healthz") => (200, "ok\n".to_owned()),
-        (Method::Get | Method::Head, "/readyz") if metrics.is_ready() => (200, "ready\n".to_owned()),
-        (Method::Get | Method::Head, "/readyz") => (503, "not forwarding packets\n".to_owned()),
-        (Method::Get | Method::Head, _) => (404, "see /metrics, /healthz and /readyz\n".to_owned()),
-        _ => (405, "only GET and HEAD\n".to_owned()),
+        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "see /metrics, /healthz and /readyz\n".to_owned()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned()),
     };
-    let mut response = Response::from_string(body).with_status_code(status);
-    if let Ok(header) = Header::from_bytes("Content-Type", TEXT_FORMAT) {
-        response.add_header(header);
-    }
-    // A client that has gone away has no use for an error.
-    let _ = request.respond(response);
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
+    response
 }

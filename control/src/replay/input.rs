@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use dataplane::packet::parse::ethertype::is_tag;
+use dataplane::packet::parse::{self, ETHERNET, TAG};
 use dataplane::packet::{HeapPacket, offload};
 use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
 use dataplane::time::Time;
@@ -10,15 +12,14 @@ use dataplane::time::Time;
 use super::NEIGHBOUR;
 use crate::capture::{CaptureError, CaptureReader, LinkType, Record};
 
-const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Where the EtherType of an untagged frame is.
 const ETHERTYPE_AT: usize = 12;
 
-/// An Ethernet header with one tag and a frame check sequence, in bytes: what a frame has on top of the MTU.
-const FRAME_OVERHEAD: usize = 22;
+/// An Ethernet header with two tags and a frame check sequence, in bytes: what a frame has on top of the MTU at most.
+const FRAME_OVERHEAD: usize = ETHERNET + 2 * TAG + 4;
 
 /// Pairs of stations that are remembered for each capture, to notice that it holds both directions.
 const STATIONS_MAX: usize = 4096;
@@ -221,28 +222,24 @@ impl Source {
     }
 }
 
-/// The frame as it comes over the wire of the interface's port: with its tag.
+/// The frame as it comes over the wire of the interface's port: with its tags.
 pub(super) fn packet(plan: &Plan, arrival: &Arrival) -> HeapPacket {
-    let vlan = plan.spec.interfaces[usize::from(arrival.interface.0)].vlan;
+    let interface = &plan.spec.interfaces[usize::from(arrival.interface.0)];
     let frame = &arrival.frame;
-    match (vlan, frame.split_at_checked(ETHERTYPE_AT)) {
-        (Some(vlan), Some((addresses, rest))) if !rest.starts_with(&ETHERTYPE_VLAN) => {
-            HeapPacket::from_frame(&[addresses, &ETHERTYPE_VLAN, &vlan.to_be_bytes(), rest].concat())
+    match frame.split_at_checked(ETHERTYPE_AT) {
+        Some((addresses, rest)) if !is_tag(parse::get16(rest, 0)) => {
+            let tags = interface.tags().flat_map(|(kind, vlan)| [kind, vlan]).flat_map(u16::to_be_bytes);
+            let tags: Vec<u8> = tags.collect();
+            HeapPacket::from_frame(&[addresses, &tags, rest].concat())
         }
         _ => HeapPacket::from_frame(frame),
     }
 }
 
-/// The interface by which a port sent a frame, and the frame without that interface's tag.
+/// The interface by which a port sent a frame, and the frame without that interface's tags.
 pub(super) fn untag(plan: &Plan, port: PortId, frame: &[u8]) -> Option<(InterfaceId, Vec<u8>)> {
-    let (addresses, rest) = frame.split_at_checked(ETHERTYPE_AT)?;
-    let (vlan, frame) = match rest {
-        [0x81, 0x00, high, low, rest @ ..] => {
-            (Some(u16::from_be_bytes([*high, *low]) & 0x0fff), [addresses, rest].concat())
-        }
-        _ => (None, frame.to_vec()),
-    };
-    let interfaces = (0..=u16::MAX).zip(&plan.spec.interfaces);
-    let mut matching = interfaces.filter(|(_, interface)| interface.port == port && interface.vlan == vlan);
-    matching.next().map(|(index, _)| (InterfaceId(index), frame))
+    let link = parse::link(frame).ok()?;
+    let interface = plan.ingress(port, link.outer_vlan, link.vlan)?;
+    let tags = link.len - ETHERNET;
+    Some((interface, [&frame[..ETHERTYPE_AT], &frame[ETHERTYPE_AT + tags..]].concat()))
 }

@@ -6,8 +6,8 @@
 //!   configuration comes first; a packet that is older than its predecessor takes the predecessor's time. Between packets the
 //!   clock runs on by seconds while anything can expire, and in one step otherwise.
 //! - Equal input and an equal seed give equal output, byte for byte.
-//! - A capture belongs to an interface. Frames of a VLAN interface are given its tag on their way in, if they have none, and
-//!   lose it on their way out. Raw IP gets an Ethernet header.
+//! - A capture belongs to an interface. Frames of a VLAN interface are given its tags on their way in, if they have none, and
+//!   lose them on their way out. Raw IP gets an Ethernet header.
 //! - Checksums that a capture shows unfinished, because it was made at the sender, are finished.
 //! - Neighbours are those of the file; all others are assumed to have [`NEIGHBOUR`]. The gateway answers ARP, neighbour
 //!   discovery and pings for its addresses, but asks and announces nothing.

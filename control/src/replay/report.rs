@@ -28,7 +28,7 @@ pub struct Summary {
     pub interfaces: Vec<InterfaceReport>,
     /// Packets left out because the gateway itself had sent them.
     pub left_out: u64,
-    /// ICMP errors that the engine made.
+    /// ICMP errors and TCP resets that the engine made.
     pub originated: u64,
     /// Packets for the gateway itself.
     pub punted: u64,
@@ -115,7 +115,7 @@ impl fmt::Display for Summary {
         if self.left_out > 0 {
             writeln!(f, "left out   {:>8}  packets that the gateway itself had sent", self.left_out)?;
         }
-        writeln!(f, "originated {:>8}  ICMP errors of the gateway", self.originated)?;
+        writeln!(f, "originated {:>8}  ICMP errors and TCP resets of the gateway", self.originated)?;
         writeln!(f, "punted     {:>8}  packets for the gateway itself; {} answers", self.punted, self.from_host)?;
         if self.held > 0 {
             writeln!(f, "held       {:>8}  packets wait for a neighbour", self.held)?;
@@ -213,6 +213,9 @@ pub(super) fn line(plan: &Plan, arrival: &Arrival, stories: &[Trace]) -> String 
     };
     if let Some(error) = trace.error {
         line += &format!(", answered with {}", error_name(error));
+    }
+    if trace.reset {
+        line += ", answered with a TCP reset";
     }
     line + "\n"
 }

@@ -5,10 +5,16 @@
 //! their cores; and when all of them run, the gateway is ready. A step that fails undoes the ones before and says why, and what
 //! to do.
 //!
-//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), watches ports and workers,
+//! Then the calling thread is the control thread: it answers the workers (neighbours, pings), looks after ports and workers,
 //! and ends when it is told to. Workers stop between two bursts, and ports close after them.
 
+mod checksums;
 mod control;
+mod plan;
+mod reload;
+mod requests;
+pub mod service;
+mod watch;
 mod worker;
 
 use std::io;
@@ -22,14 +28,20 @@ use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, P
 use dataplane::dpdk::{available_cores, check_cores};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::plan::{MacAddr, Plan, PlanError, PortId};
+use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use tracing::info;
 
+use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
+use checksums::ChecksumWatch;
+use reload::Reload;
+use requests::Walks;
+use service::Service;
+use watch::Watch;
 use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
@@ -79,6 +91,9 @@ pub enum RunError {
     /// Metrics can't be served.
     #[error(transparent)]
     Metrics(#[from] ServeError),
+    /// The control socket can't be had.
+    #[error(transparent)]
+    Control(#[from] SocketError),
     /// The system refused a thread or randomness.
     #[error("{what}: {error}")]
     System {
@@ -87,10 +102,8 @@ pub enum RunError {
         /// What the system said.
         error: io::Error,
     },
-    /// A worker ended without being told to.
-    #[error(
-        "the worker on core {0} has stopped by itself, so nothing is forwarded any more; please report what stands above"
-    )]
+    /// A worker ended before it began.
+    #[error("the worker on core {0} did not start; please report what stands above")]
     WorkerLost(u16),
 }
 
@@ -129,16 +142,38 @@ impl Clock {
     }
 }
 
+/// What a gateway is told from outside, by signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again.
+    Reload,
+    /// Stop, for this reason.
+    Stop(&'static str),
+}
+
 /// A gateway that forwards packets.
 pub struct Gateway {
     clock: Clock,
+    /// What is running was read from, and how a reload stands.
+    reload: Reload,
+    /// What the workers work by, or are about to.
+    plan: Arc<Plan>,
+    leases: Arc<Leases>,
     host: Host,
     ports: Vec<(String, Port)>,
     workers: Vec<Running>,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
+    checksums: ChecksumWatch,
+    watch: Watch,
+    service: Service,
     /// Answers scrapes until it is dropped.
     server: Option<Server>,
+    /// Answers on the control socket until it is dropped.
+    control: Option<api::Server>,
+    /// What the control socket's clients ask for.
+    requests: Receiver<Request>,
+    walks: Walks,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -160,6 +195,8 @@ impl Gateway {
         let cores = cpu.worker_cores(&usable);
         let named: Vec<usize> = cores.iter().chain(&cpu.control).map(|&core| usize::from(core)).collect();
         check_cores(&named)?;
+        // Before anything that another gateway on this machine would notice.
+        let socket = api::Socket::claim(&config.control)?;
 
         let eal = start_dpdk(config, verbose)?;
         let pools = cores.iter().map(|_| packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
@@ -171,19 +208,41 @@ impl Gateway {
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
         let mut workers = Vec::new();
         for ((&core, pool), queues) in cores.iter().zip(&pools).zip(queues) {
-            let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+            let counters = Arc::new(Counters::new(INTERFACES_MAX));
             let engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), clock.now());
             let backoff = Backoff::new(cpu.poll_on(usable.len()));
             workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
         }
         let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
-        let metrics = Metrics::new(Arc::clone(&plan), leases, counters);
+        let metrics = Metrics::new(Arc::clone(&plan), Arc::clone(&leases), counters);
         let server = config.metrics.listen.map(|address| Server::start(address, metrics.clone())).transpose()?;
-        if let Some(address) = server.as_ref().and_then(Server::address) {
+        if let Some(address) = server.as_ref().map(Server::address) {
             info!(url = format!("http://{address}/metrics"), "metrics");
         }
         let host = Host::new(Arc::clone(&plan), random()?, clock.now());
-        Ok(Gateway { clock, host, ports, workers, from_workers, metrics, server })
+        let (asking, requests) = bounded(api::REQUESTS);
+        let control = socket.map(|socket| api::Server::start(socket, asking)).transpose()?;
+        if let Some(path) = &config.control.socket {
+            info!(path = %path.display(), "control socket");
+        }
+        Ok(Gateway {
+            clock,
+            reload: Reload::new(config),
+            watch: Watch::new(ports.len(), workers.len()),
+            service: Service::from_environment(),
+            plan,
+            leases,
+            host,
+            ports,
+            workers,
+            from_workers,
+            metrics,
+            checksums: ChecksumWatch::default(),
+            server,
+            control,
+            requests,
+            walks: Walks::default(),
+        })
     }
 }
 
@@ -204,10 +263,8 @@ fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
 
 fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
-    let default = MempoolConfig::default();
-    // The Ethernet header and two tags on top of the MTU.
-    let frame_size = default.frame_size.max(mtu.saturating_add(22));
-    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    let frame_size = MempoolConfig::frame_size_for(mtu);
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
@@ -220,19 +277,24 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
-        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
-        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
+        let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
+        let own = interfaces().map(|interface| interface.mac).filter(|&mac| mac != MacAddr::default());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
-            mtu,
+            mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
+            two_tags,
+            more_macs: own.collect(),
             ..PortConfig::new(device)
         };
         let (opened, queues) =
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
+        let (mtu, promiscuous) = (about.mtu, about.promiscuous);
+        info!(port = port.name, device = about.device, driver, %mac, promiscuous, mtu, link, "port open");
         for (worker, queue) in by_worker.iter_mut().zip(queues) {
             worker.push(queue);
         }
@@ -245,6 +307,11 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
 fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(no_randomness)?;
+    Ok(Plan::compile(spec(config, ports, secret, 1))?)
+}
+
+/// What the plan is compiled from: the configuration, with the ports' addresses.
+fn spec(config: &Config, ports: &[(String, Port)], secret: [u8; 16], generation: u32) -> Spec {
     let mac = |id: PortId| match ports.get(usize::from(id.0)).map(|(_, port)| port.mac()) {
         Some(mac) if mac != MacAddr::default() => mac,
         // A device without a notion of addresses: any that is ours alone will do.
@@ -253,7 +320,7 @@ fn compile(config: &Config, ports: &[(String, Port)]) -> Result<Plan, RunError> 
             MacAddr([0x02, secret[0], secret[1], secret[2], high, low])
         }
     };
-    Ok(Plan::compile(config.spec(&mac, secret, 1))?)
+    config.spec(&mac, secret, generation)
 }
 
 fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {

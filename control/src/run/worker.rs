@@ -1,6 +1,7 @@
 //! A worker's thread: the poll loop on a core of its own.
 
 use std::hint;
+use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use dataplane::dpdk::{Eal, Mbuf, Mempool, Queue, WorkerThread};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
 use dataplane::worker::Worker;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Backlog, Clock, MESSAGES_MAX, RunError};
 use crate::config::Poll;
@@ -94,6 +95,7 @@ impl Running {
         let poll = if backoff.poll == Poll::Busy { "busy" } else { "adaptive" };
         info!(core, poll, buffers = pool.size(), "worker");
         let work = move || {
+            let _guard = AbortOnPanic;
             let registered = WorkerThread::enter(eal, usize::from(core));
             let running = registered.is_ok();
             // The control thread waits for this.
@@ -124,7 +126,7 @@ impl Running {
             match self.inbox.try_send(message) {
                 Ok(()) => {}
                 Err(TrySendError::Full(message)) => return self.backlog.push_front(message),
-                // It has ended; `is_running` says so.
+                // It was told to stop.
                 Err(TrySendError::Disconnected(_)) => return self.backlog.clear(),
             }
         }
@@ -134,25 +136,32 @@ impl Running {
         !self.backlog.is_empty()
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
     /// Tells it to stop, and waits until it has.
     pub(super) fn stop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         // What waits is of no use any more; a full inbox is emptied within a few polls.
         self.backlog.clear();
         let _ = self.inbox.send(ToWorker::Stop);
-        if thread.join().is_err() {
-            warn!(core = self.core, "worker ended in a panic");
-        }
+        // There is no other way for it to end: a panic ends the process.
+        let _ = thread.join();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Ends the process when its thread panics, before anything that the worker owns is dropped. What the panic has to say is out
+/// by then. A gateway that has lost a worker, and with it the state of its flows, is better started anew.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            process::abort();
+        }
     }
 }
 
@@ -179,6 +188,8 @@ fn work(worker: &mut Worker<Queue, Mempool>, backoff: &mut Backoff, clock: Clock
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -191,6 +202,26 @@ mod tests {
         assert!(SLEEP_MAX < Duration::from_millis(1));
         backoff.reset();
         assert_eq!(backoff.next(), None);
+    }
+
+    /// Runs itself again to panic there.
+    #[test]
+    fn a_panic_in_a_worker_ends_the_process() {
+        const AGAIN: &str = "TURNPIKE_TEST_PANIC";
+        if std::env::var_os(AGAIN).is_some() {
+            let worker = thread::Builder::new().name("worker-7".to_owned()).spawn(|| {
+                let _guard = AbortOnPanic;
+                panic!("a fault that was never thought of");
+            });
+            let _ = worker.map(JoinHandle::join);
+            process::exit(0);
+        }
+        let name = "run::worker::tests::a_panic_in_a_worker_ends_the_process";
+        let mut again = process::Command::new(std::env::current_exe().expect("a test has a file"));
+        let done = again.args(["--exact", name, "--nocapture"]).env(AGAIN, "1").output().expect("it runs");
+        assert_eq!(done.status.signal(), Some(6), "SIGABRT: {done:?}");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains("worker-7") && said.contains("a fault that was never thought of"), "{said}");
     }
 
     #[test]

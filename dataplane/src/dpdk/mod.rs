@@ -45,9 +45,11 @@
 
 mod eal;
 mod error;
+mod kernel;
 mod log;
 mod mbuf;
 mod mempool;
+mod mtu;
 mod port;
 mod queue;
 mod thread;

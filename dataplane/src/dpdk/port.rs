@@ -7,18 +7,16 @@ use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{InterfaceFlags, if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, is_pci_address};
 use super::error::{Error, reason};
+use super::kernel::{Interface, State};
 use super::log::{Setup, control};
 use super::mempool::Mempool;
+use super::mtu;
 use super::queue::Queue;
 use crate::plan::MacAddr;
-
-/// Ethernet header and one 802.1Q tag, in bytes: what a frame has on top of the MTU.
-const FRAME_OVERHEAD: u16 = 18;
 
 /// How a port is opened.
 #[derive(Clone, Debug)]
@@ -32,8 +30,12 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// The address to give the device; none keeps its own.
     pub mac: Option<MacAddr>,
-    /// The largest packet, in bytes without Ethernet header and tag; none keeps the device's.
+    /// Further addresses that it receives frames to. Where its driver can't be told, it receives frames to any.
+    pub more_macs: Vec<MacAddr>,
+    /// The largest packet, in bytes without Ethernet header and tags; none keeps the device's.
     pub mtu: Option<u16>,
+    /// Whether frames of such packets may have two VLAN tags. For one there is always room.
+    pub two_tags: bool,
     /// Whether to receive frames to any address. A device that can't filter always does.
     pub promiscuous: bool,
 }
@@ -47,7 +49,9 @@ impl PortConfig {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mac: None,
+            more_macs: Vec::new(),
             mtu: None,
+            two_tags: false,
             promiscuous: false,
         }
     }
@@ -70,15 +74,15 @@ pub struct PortInfo {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
     pub tx_descriptors: u16,
-    /// The largest packet that it can be set to, in bytes.
-    pub max_mtu: u16,
     /// Whether received packets carry the device's word on their UDP or TCP checksum.
     pub rx_checksum: bool,
     /// The kernel's index of the interface that the device sits on, or makes.
     pub if_index: Option<u32>,
     /// The device's address.
     pub mac: MacAddr,
-    /// The largest packet, in bytes without the Ethernet header.
+    /// Whether it was told to receive frames to any address: as configured, or for want of a way to tell it all of its own.
+    pub promiscuous: bool,
+    /// The largest packet, in bytes without Ethernet header and tags.
     pub mtu: u16,
 }
 
@@ -87,6 +91,8 @@ pub struct PortInfo {
 pub struct Link {
     /// Whether frames can pass.
     pub up: bool,
+    /// The device was deleted: it will never be up again. Known of devices on an interface of the kernel's.
+    pub gone: bool,
     /// Mbit/s, if the device knows. Software devices make something up.
     pub speed_mbps: Option<u32>,
     /// Whether both directions go at once.
@@ -120,6 +126,8 @@ pub struct PortStats {
 pub struct Port {
     open: Arc<OpenPort>,
     info: Arc<PortInfo>,
+    /// The kernel's interface that it sits on.
+    interface: Option<Arc<Interface>>,
 }
 
 impl Port {
@@ -132,6 +140,7 @@ impl Port {
     /// # Errors
     /// [`Error`] names the device, what is wrong with it, and what its driver said. Whatever was opened is closed again.
     pub fn open(eal: Eal, config: &PortConfig, pools: &[&Mempool]) -> Result<(Port, Vec<Queue>), Error> {
+        mtu::check_arguments(&config.device)?;
         let open = OpenPort::probe(eal, &config.device)?;
         let info = open.configure(config, pools)?;
         let open = Arc::new(open);
@@ -140,7 +149,8 @@ impl Port {
         // SAFETY: `configure` has set up as many queues as there are pools and started the port; each id is given once.
         let queues =
             (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
-        Ok((Port { open, info: Arc::new(info) }, queues))
+        let interface = Interface::of(&info.driver, info.if_index).map(Arc::new);
+        Ok((Port { open, info: Arc::new(info), interface }, queues))
     }
 
     /// What it is.
@@ -155,30 +165,38 @@ impl Port {
         self.info.mac
     }
 
-    /// The largest packet, in bytes without the Ethernet header.
+    /// The largest packet, in bytes without Ethernet header and tags.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.info.mtu
     }
 
-    /// Whether it has a link now. For the control thread: it may cost a system call.
+    /// Whether it has a link now. For the control thread: it may cost system calls.
+    ///
+    /// What the driver says, and, where the device sits on an interface of the kernel's, what the kernel says of that:
+    /// `net_af_packet` and others never take note of its going down.
     #[must_use]
     pub fn link(&self) -> Link {
+        let unknown = |up, gone| Link { up, gone, speed_mbps: None, full_duplex: false };
+        // The driver is not asked about an interface that it can't find: it would complain each time.
+        let kernel_up = match self.interface.as_ref().map(|interface| interface.state()) {
+            None | Some(State::Up) => true,
+            Some(State::Down) => false,
+            Some(State::Elsewhere) => return unknown(true, false),
+            Some(State::Gone) => return unknown(false, true),
+        };
         let mut link = MaybeUninit::<dpdk_sys::dpdk_link>::uninit();
         let control = control();
         // SAFETY: the port is open; `link` is room for the answer, which is written if the code is 0.
         let code = unsafe { dpdk_sys::dpdk_eth_link_get_nowait(self.open.id, link.as_mut_ptr()) };
         drop(control);
         if code != 0 {
-            return Link { up: false, speed_mbps: None, full_duplex: false };
+            return unknown(false, false);
         }
         // SAFETY: the code is 0.
         let link = unsafe { link.assume_init() };
         let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN);
-        // The driver never takes note of its interface going down.
-        let lost =
-            self.info.driver == "net_af_packet" && self.info.if_index.is_some_and(|index| !kernel_link_up(index));
-        Link { up: link.up && !lost, speed_mbps, full_duplex: link.full_duplex }
+        Link { up: link.up && kernel_up, gone: false, speed_mbps, full_duplex: link.full_duplex }
     }
 
     /// What the device has counted. For the control thread: it may cost a system call.
@@ -205,15 +223,6 @@ impl Port {
     }
 }
 
-/// Whether the kernel's interface is up and has a carrier.
-fn kernel_link_up(index: u32) -> bool {
-    let Ok(name) = if_indextoname(index) else { return false };
-    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    getifaddrs().is_ok_and(|mut all| {
-        all.any(|interface| interface.interface_name.as_bytes() == name.as_bytes() && interface.flags.contains(wanted))
-    })
-}
-
 /// The ids of the ports that are open: a device may be opened once.
 static OPEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
 
@@ -234,6 +243,11 @@ impl OpenPort {
     /// The port's number.
     pub(super) fn id(&self) -> u16 {
         self.id
+    }
+
+    /// The device's name, without its arguments.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Finds `device`, or makes it.
@@ -288,9 +302,8 @@ impl OpenPort {
         let info = device_info(id).map_err(|code| self.refused("asking what it can do", reason(code), &setup))?;
         let driver = driver_name(&info);
         let queues = self.queues(pools.len(), info.max_rx_queues.min(info.max_tx_queues), &driver)?;
-        if let Some(wanted) = config.mtu {
-            self.check_mtu(wanted, info.max_mtu, pools)?;
-        }
+        mtu::check_xdp(&driver, pools)
+            .map_err(|reason| self.refused("using this gateway's buffers", reason, &setup))?;
 
         // SAFETY: all zeros is DPDK's default configuration.
         let mut conf: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -319,20 +332,22 @@ impl OpenPort {
                 check("setting up a transmit queue", code)?;
             }
         }
-        let mtu = self.set_mtu(config.mtu, &setup)?;
+        let mtu = self.set_mtu(config, &info, &driver, pools, &setup)?;
         let mac = self.set_mac(config.mac, &setup)?;
         // SAFETY: the port is open, configured, and has its queues; control calls are made one at a time.
-        unsafe {
+        let promiscuous = unsafe {
             check("starting it", dpdk_sys::rte_eth_dev_start(id))?;
             // A device that can't be told has no filter, and receives everything.
             let unless_unsupported = |code| if code == UNSUPPORTED { 0 } else { code };
             let code = unless_unsupported(dpdk_sys::rte_eth_allmulticast_enable(id));
             check("receiving all multicast", code)?;
-            if config.promiscuous {
+            let promiscuous = config.promiscuous || !config.more_macs.iter().all(|&mac| self.add_mac(mac, &setup));
+            if promiscuous {
                 let code = unless_unsupported(dpdk_sys::rte_eth_promiscuous_enable(id));
                 check("receiving frames to all addresses", code)?;
             }
-        }
+            promiscuous
+        };
         Ok(PortInfo {
             device: self.name.clone(),
             driver,
@@ -341,15 +356,15 @@ impl OpenPort {
             max_tx_queues: info.max_tx_queues,
             rx_descriptors,
             tx_descriptors,
-            max_mtu: info.max_mtu,
             rx_checksum: conf.rxmode.offloads != 0,
             if_index: Some(info.if_index).filter(|&index| index != 0),
             mac,
+            promiscuous,
             mtu,
         })
     }
 
-    fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {
+    pub(super) fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {
         Error::Device { device: self.name.clone(), step, reason, log: setup.log() }
     }
 
@@ -364,43 +379,6 @@ impl OpenPort {
         };
         let too_many = || Error::Queues { device: self.name.clone(), wanted, max, remedy };
         u16::try_from(wanted).ok().filter(|&wanted| (1..=max).contains(&wanted)).ok_or_else(too_many)
-    }
-
-    /// Whether packets of that size fit the device and the buffers.
-    fn check_mtu(&self, wanted: u16, max: u16, pools: &[&Mempool]) -> Result<(), Error> {
-        let frame = wanted.saturating_add(FRAME_OVERHEAD);
-        let reason = if let Some(pool) = pools.iter().find(|pool| pool.frame_size() < frame) {
-            format!("frames of {frame} bytes don't fit buffers for {}", pool.frame_size())
-        } else if wanted > max {
-            format!("it takes {max} at most")
-        } else {
-            return Ok(());
-        };
-        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
-    }
-
-    /// Sets the MTU, and says what it is.
-    fn set_mtu(&self, wanted: Option<u16>, setup: &Setup) -> Result<u16, Error> {
-        let mut mtu = 0;
-        // SAFETY: the port is open, `mtu` is room for the answer; control calls are made one at a time (`setup`).
-        let mut get = || match unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut mtu) } {
-            0 => Ok(mtu),
-            code => Err(self.refused("reading its MTU", reason(code), setup)),
-        };
-        match wanted {
-            Some(wanted) if get()? != wanted => {
-                // SAFETY: as above.
-                match unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, wanted) } {
-                    0 => Ok(wanted),
-                    UNSUPPORTED => {
-                        let reason = format!("its driver can't change it from {}", get()?);
-                        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
-                    }
-                    code => Err(self.refused("setting its MTU", reason(code), setup)),
-                }
-            }
-            _ => get(),
-        }
     }
 
     /// Sets the address, and says what it is. A device that has no notion of an address delivers everything, so any
@@ -419,6 +397,13 @@ impl OpenPort {
             code => Err(self.refused(step, reason(code), setup)),
         }
     }
+
+    /// Has the device receive frames to a further address. False if it can't be told.
+    fn add_mac(&self, mac: MacAddr, _setup: &Setup) -> bool {
+        let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: mac.0 };
+        // SAFETY: the port is open, `mac` is an address, which DPDK copies; control calls are made one at a time (`_setup`).
+        unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(self.id, &raw mut mac, 0) == 0 }
+    }
 }
 
 impl Drop for OpenPort {
@@ -427,6 +412,8 @@ impl Drop for OpenPort {
         // SAFETY: the port is open; whoever polls it holds a reference to this value, so nobody does; control calls are
         // made one at a time. Nothing more can be done about a driver that refuses.
         unsafe {
+            // An interface of the kernel's would stay as it is; where nothing was switched on, this does nothing.
+            dpdk_sys::rte_eth_promiscuous_disable(self.id);
             dpdk_sys::rte_eth_dev_stop(self.id);
             dpdk_sys::rte_eth_dev_close(self.id);
             if !self.device.is_null() {
@@ -438,7 +425,7 @@ impl Drop for OpenPort {
 }
 
 /// What a driver returns for what it doesn't do: -ENOTSUP.
-const UNSUPPORTED: i32 = -95;
+pub(super) const UNSUPPORTED: i32 = -95;
 
 /// The port of that name, if there is one.
 fn port_by_name(name: &CStr) -> Option<u16> {

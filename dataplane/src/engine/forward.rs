@@ -7,7 +7,7 @@ use crate::counters::{Drop, IcmpError};
 use crate::message::FromWorker;
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{self, Transport, View4, ethertype, put16};
+use crate::packet::parse::{self, Transport, View4, put16};
 use crate::plan::{InterfaceId, Target, ZoneId};
 use crate::route::neighbour::{Adjacency, Lookup, Neighbour};
 use crate::session::{Direction, Tuple4};
@@ -129,27 +129,25 @@ impl<P: Packet> Engine<P> {
     #[inline]
     pub(super) fn address_frame(&self, packet: &mut P, to: Adjacency, kind: u16, old: usize) -> bool {
         let Some(interface) = self.plan.interface(to.interface) else { return false };
-        let new = if interface.vlan.is_some() { parse::ETHERNET + parse::TAG } else { parse::ETHERNET };
+        let new = parse::ETHERNET + parse::TAG * interface.tags().count();
         let fits = match new.cmp(&old) {
             Ordering::Equal => true,
             Ordering::Greater => packet.prepend(new - old),
             Ordering::Less => packet.trim_front(old - new),
         };
-        let Some((header, rest)) = packet.data_mut().split_first_chunk_mut::<{ parse::ETHERNET }>() else {
-            return false;
-        };
-        if !fits {
+        let header = packet.data_mut();
+        if !fits || header.len() < new {
             return false;
         }
         header[..6].copy_from_slice(&to.mac.0);
         header[6..12].copy_from_slice(&interface.mac.0);
-        if let Some(vlan) = interface.vlan {
-            put16(header, 12, ethertype::VLAN);
-            put16(rest, 0, vlan);
-            put16(rest, 2, kind);
-        } else {
-            put16(header, 12, kind);
+        let mut at = 12;
+        for (tag, vlan) in interface.tags() {
+            put16(header, at, tag);
+            put16(header, at + 2, vlan);
+            at += parse::TAG;
         }
+        put16(header, at, kind);
         true
     }
 }

@@ -1,6 +1,6 @@
 //! An IPv4 packet: what its destination means, and the session that it belongs to.
 
-use super::{Arrival, Engine, Flow, Prepared, Verdict};
+use super::{Arrival, Engine, Flow, Prepared, Verdict, is_for_many};
 use crate::counters::{Drop, IcmpError, SessionClass};
 use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4};
@@ -17,15 +17,14 @@ impl<P: Packet> Engine<P> {
             return reason.into();
         }
         match prepared.target {
+            Some(Target::Broadcast) => return Drop::Broadcast.into(),
+            _ if is_for_many(at.packet) => return Drop::LinkBroadcast.into(),
             Some(Target::Local(interface)) => {
                 // Our address on the inside is as closed to strangers as the hosts there.
                 let (from, to) = (self.zone(at.ingress), self.zone(interface));
                 let closed = from != to && self.plan.policy.is_closed(from, to, view.destination);
                 return if closed { Drop::Unsolicited.into() } else { Verdict::Punt };
             }
-            Some(Target::Broadcast) => return Drop::Multicast.into(),
-            // A frame to all stations is not forwarded (RFC 1812 §5.3.4).
-            _ if at.packet.data().first().is_some_and(|byte| byte & 1 != 0) => return Drop::Multicast.into(),
             _ => {}
         }
         match prepared.target.and_then(|target| target.external_id(view.destination)) {
@@ -148,7 +147,7 @@ impl<P: Packet> Engine<P> {
                 }
                 let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
                 let class = match session.tcp.state() {
-                    State::Init => SessionClass::TcpOpening,
+                    State::Init | State::Adopted | State::AdoptedFin => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
                     State::ClientFin | State::ServerFin | State::BothFin | State::Transitory => {
                         SessionClass::TcpClosing
@@ -202,11 +201,11 @@ impl<P: Packet> Engine<P> {
 fn martian4(view: &View4) -> Option<Drop> {
     let link_local = |address: u32| address >> 16 == 0xa9fe;
     match (view.source >> 24, view.destination >> 24) {
-        (0 | 127 | 224.., _) => Some(Drop::BadSource),
-        (_, 0 | 127) => Some(Drop::BadDestination),
+        // Before the source: a host without an address yet asks all others for one from 0.0.0.0.
         (_, 224..=239) => Some(Drop::Multicast),
-        (_, 240..) if view.destination == u32::MAX => Some(Drop::Multicast),
-        (_, 240..) => Some(Drop::BadDestination),
+        (_, 255) if view.destination == u32::MAX => Some(Drop::Broadcast),
+        (0 | 127 | 224.., _) => Some(Drop::BadSource),
+        (_, 0 | 127 | 240..) => Some(Drop::BadDestination),
         _ if link_local(view.source) || link_local(view.destination) => Some(Drop::LinkLocal),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! An IPv6 packet: routed.
 
 use super::forward::next_hop_of;
-use super::{Arrival, Engine, Verdict};
+use super::{Arrival, Engine, Verdict, is_for_many};
 use crate::counters::{Drop, IcmpError};
 use crate::packet::Packet;
 use crate::packet::parse::{self, Transport, View6};
@@ -19,9 +19,16 @@ impl<P: Packet> Engine<P> {
             return Drop::BadSource.into();
         }
         if view.destination >> 120 == 0xff {
-            // Scope 1 or 2: the link's own business (RFC 4291 §2.7).
-            let on_link = (view.destination >> 112) & 0xf <= 2;
-            return if on_link && icmp { Verdict::Punt } else { Drop::Multicast.into() };
+            return match (view.destination >> 112) & 0xf {
+                // Reserved, and of one interface alone: on no link (RFC 4291 §2.7).
+                0 | 1 => Drop::BadDestination.into(),
+                // The link's own business.
+                2 if icmp => Verdict::Punt,
+                _ => Drop::Multicast.into(),
+            };
+        }
+        if is_for_many(at.packet) {
+            return Drop::LinkBroadcast.into();
         }
         let target = self.plan.target6(view.destination);
         let own = matches!(target, Some(Target::Local(_))) || view.destination == interface.mac.link_local().to_bits();
@@ -36,9 +43,6 @@ impl<P: Packet> Engine<P> {
         }
         if view.destination <= 1 {
             return Drop::BadDestination.into();
-        }
-        if at.packet.data().first().is_some_and(|byte| byte & 1 != 0) {
-            return Drop::Multicast.into();
         }
         if view.hop_limit <= 1 {
             return Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0)));

@@ -25,7 +25,7 @@ impl<P: Packet> Engine<P> {
                 return;
             }
         };
-        prepared.interface = self.plan.ingress(port, link.vlan);
+        prepared.interface = self.plan.ingress(port, link.outer_vlan, link.vlan);
         let Some(interface) = prepared.interface.and_then(|id| self.plan.interface(id)) else {
             prepared.read = Err(Drop::UnknownVlan);
             return;
@@ -53,7 +53,7 @@ impl<P: Packet> Engine<P> {
                 Err(reason) => prepared.read = Err(reason),
             },
             ethertype::ARP => prepared.read = Ok(Read::Arp),
-            _ => prepared.read = Err(Drop::NotIp),
+            other => prepared.read = Err(not_ip(other)),
         }
     }
 
@@ -96,6 +96,18 @@ impl<P: Packet> Engine<P> {
                 prepared.flow = self.flow(self.zone(interface), view, prepared.target);
             }
         }
+    }
+}
+
+/// Why a frame of another type is dropped.
+#[cold]
+fn not_ip(kind: u16) -> Drop {
+    match kind {
+        0..ethertype::MIN => Drop::LengthFrame,
+        ethertype::LLDP | ethertype::SLOW | ethertype::MAC_CONTROL | ethertype::EAPOL => Drop::LinkControl,
+        _ if ethertype::MPLS.contains(&kind) => Drop::Mpls,
+        _ if ethertype::PPPOE.contains(&kind) => Drop::Pppoe,
+        _ => Drop::NotIp,
     }
 }
 

@@ -4,8 +4,8 @@ use super::{Arrival, Engine, Flow, Verdict};
 use crate::counters::{Drop, IcmpError, MappingFailure, SessionClass};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{self, Transport, View4};
-use crate::plan::{Filtering, ZoneId};
+use crate::packet::parse::{self, Transport, View4, tcp_flags};
+use crate::plan::{Filtering, MidStream, ZoneId};
 use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
@@ -30,7 +30,12 @@ impl<P: Packet> Engine<P> {
     ) -> Verdict {
         self.story.rule = rule.reference();
         if !may_open(view) {
-            return if view.protocol == parse::protocol::TCP { Drop::TcpNotSyn } else { Drop::Unsolicited }.into();
+            match (view.transport, self.mid_stream(rule)) {
+                (Transport::Tcp(flags), MidStream::Adopt) if tcp::adopts(flags) => {}
+                (Transport::Tcp(flags), MidStream::Reset) if flags & tcp_flags::RST == 0 => return Verdict::Reset,
+                (Transport::Tcp(_), _) => return Drop::TcpNotSyn.into(),
+                _ => return Drop::Unsolicited.into(),
+            }
         }
         let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
@@ -67,6 +72,16 @@ impl<P: Packet> Engine<P> {
             // The flow is there, and this packet came from another zone: its sender is not who it says.
             Err(Drop::FlowConflict) => Drop::FlowConflict.into(),
             Err(reason) => Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))),
+        }
+    }
+
+    /// What a rule does with a TCP segment in mid-stream. Behind a static entry it is dropped.
+    fn mid_stream(&self, rule: Translation) -> MidStream {
+        match rule {
+            Translation::Nat44(index) => {
+                self.plan.spec.nat44.get(usize::from(index)).map_or(MidStream::Drop, |rule| rule.mid_stream)
+            }
+            Translation::Static(_) => MidStream::Drop,
         }
     }
 
@@ -167,7 +182,8 @@ impl<P: Packet> Engine<P> {
         let (class, tcp) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
-                (SessionClass::TcpOpening, Tcp::open(&segment))
+                let tcp = if segment.opens() { Tcp::open(&segment) } else { Tcp::adopt(&segment) };
+                (SessionClass::TcpOpening, tcp)
             }
             Proto::Udp => (SessionClass::Udp, Tcp::default()),
             Proto::Icmp => (SessionClass::Icmp, Tcp::default()),
@@ -212,6 +228,7 @@ impl<P: Packet> Engine<P> {
             shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);
         }
+        self.counters.session_adoptions.add(u64::from(tcp.is_adopted()));
         self.story.session = SessionStep::New;
         Ok((address_delta, transport_delta))
     }

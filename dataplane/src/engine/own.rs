@@ -1,4 +1,4 @@
-//! What the gateway itself sends: ICMP errors, the host's packets and frames; and packets that waited for a neighbour.
+//! What the gateway itself sends: ICMP errors, TCP resets, the host's packets and frames; and packets that waited for a neighbour.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,12 @@ use super::forward::next_hop_of;
 use super::{Engine, Origin, Output, Prepared, Read, Story, Verdict};
 use crate::counters::{Drop, IcmpError};
 use crate::message::{NeighbourState, NeighbourUpdate};
-use crate::packet::parse;
-use crate::packet::{Packet, PacketPool, error};
+use crate::packet::parse::{self, View4};
+use crate::packet::verify::Covered;
+use crate::packet::{Packet, PacketPool, error, reset};
 use crate::plan::{InterfaceId, MacAddr, Plan, PortId, Target};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Waiting};
+use crate::session::tcp::Segment;
 use crate::time::Time;
 
 impl<P: Packet> Engine<P> {
@@ -65,6 +67,39 @@ impl<P: Packet> Engine<P> {
         self.counters.originated.add(1);
         self.counters.icmp_errors[error as usize].add(1);
         self.story.error = Some(error);
+        self.send_own(packet, now, pool, out);
+    }
+
+    /// Tells the inside sender of a TCP segment that its connection is gone (mid-stream `reset`). What limits ICMP errors
+    /// limits this too, apart from them; that an interface is to be silent about errors does not: the rule has asked for it.
+    #[inline(never)]
+    pub(super) fn reset<L: PacketPool<Packet = P>>(
+        &mut self,
+        frame: &[u8],
+        view: &View4,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        // Nobody sends from a broadcast address, and a damaged segment may be of another connection (RFC 9293 §3.1).
+        let credible = Covered::of4(frame, view).is_some_and(|covered| covered.is_right());
+        if !credible || self.plan.target4(view.source) == Some(Target::Broadcast) {
+            return;
+        }
+        let policy = &self.plan.spec.icmp;
+        if !self.resets.take(policy.rate, policy.burst, now) {
+            self.counters.tcp_resets_rate_limited.add(1);
+            return;
+        }
+        let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
+        let written = pool.alloc().and_then(|mut packet| reset::write4(&mut packet, view, &segment).then_some(packet));
+        let Some(packet) = written else {
+            self.counters.originate_failures.add(1);
+            return;
+        };
+        self.counters.originated.add(1);
+        self.counters.tcp_resets.add(1);
+        self.story.reset = true;
         self.send_own(packet, now, pool, out);
     }
 

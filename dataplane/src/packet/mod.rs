@@ -6,6 +6,8 @@ pub mod error;
 pub mod heap;
 pub mod offload;
 pub mod parse;
+pub mod reset;
+pub mod verify;
 
 pub use buffer::{Packet, PacketPool, RxChecksum};
 pub use heap::{HeapPacket, HeapPool};

@@ -5,7 +5,7 @@
 //! sender it does. It must be finished before it is translated, since translation only updates checksums (design rule 5).
 
 use super::checksum::{checksum, fold, pseudo4, pseudo6, sum};
-use super::parse::{ETHERNET, IPV6, TAG};
+use super::parse::{self, IPV6, ethertype};
 
 const UDP_FIELD: usize = 6;
 
@@ -39,9 +39,10 @@ pub fn finish(frame: &mut [u8]) -> bool {
 /// Finds the TCP or UDP header of a whole packet; IPv6 only without extension headers, as offloads have it.
 fn segment(frame: &[u8]) -> Option<Segment> {
     let get = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
-    let ip = if get(12)? == 0x8100 { ETHERNET + TAG } else { ETHERNET };
-    match get(ip - 2)? {
-        0x0800 => {
+    let link = parse::link(frame).ok()?;
+    let ip = link.len;
+    match link.ethertype {
+        ethertype::IPV4 => {
             let header = 4 * usize::from(*frame.get(ip)? & 0x0f);
             let whole = get(ip + 6)? & 0x3fff == 0;
             let protocol = *frame.get(ip + 9)?;
@@ -51,7 +52,7 @@ fn segment(frame: &[u8]) -> Option<Segment> {
             let at = ip + header;
             whole.then_some(Segment { at, end: at + usize::from(len), field: field(protocol)?, pseudo })
         }
-        0x86dd => {
+        ethertype::IPV6 => {
             let (len, protocol) = (get(ip + 4)?, *frame.get(ip + 6)?);
             let address = |at| Some(u128::from_be_bytes(*frame.get(at..)?.first_chunk::<16>()?));
             let pseudo = pseudo6(address(ip + 8)?, address(ip + 24)?, protocol, len);

@@ -17,6 +17,31 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
+    /// MPLS, unicast and multicast (RFC 3032 §5).
+    pub const MPLS: [u16; 2] = [0x8847, 0x8848];
+    /// MAC control (IEEE 802.3 annex 31A): pause.
+    pub const MAC_CONTROL: u16 = 0x8808;
+    /// Slow protocols (IEEE 802.3 annex 57A): link aggregation and the like.
+    pub const SLOW: u16 = 0x8809;
+    /// PPPoE, discovery and session (RFC 2516 §4).
+    pub const PPPOE: [u16; 2] = [0x8863, 0x8864];
+    /// 802.1X.
+    pub const EAPOL: u16 = 0x888e;
+    /// 802.1ad service tag.
+    pub const SERVICE: u16 = 0x88a8;
+    /// LLDP (IEEE 802.1AB).
+    pub const LLDP: u16 = 0x88cc;
+    /// A service tag as it was written before 802.1ad.
+    pub const OLD_SERVICE: u16 = 0x9100;
+    /// From here on it is a type, below the length of an IEEE 802.3 frame.
+    pub const MIN: u16 = 0x0600;
+
+    /// Whether a VLAN tag begins with it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tag(ethertype: u16) -> bool {
+        matches!(ethertype, VLAN | SERVICE | OLD_SERVICE)
+    }
 }
 
 /// IP protocol numbers.
@@ -33,7 +58,7 @@ pub mod protocol {
 
 /// Length of an Ethernet header without a tag, in bytes.
 pub const ETHERNET: usize = 14;
-/// Length of an 802.1Q tag, in bytes.
+/// Length of a VLAN tag, in bytes.
 pub const TAG: usize = 4;
 /// Length of an IPv4 header without options, in bytes.
 pub const IPV4: usize = 20;
@@ -92,31 +117,58 @@ fn get128(data: &[u8], at: usize) -> u128 {
 /// What is inside the Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// VLAN identifier; 0 when untagged or only priority-tagged.
+    /// Identifier of the service tag around the VLAN tag (802.1ad); 0 without one.
+    pub outer_vlan: u16,
+    /// VLAN identifier (802.1Q); 0 without one.
     pub vlan: u16,
-    /// EtherType behind the tag.
+    /// EtherType behind the tags.
     pub ethertype: u16,
-    /// Length of Ethernet header and tag, in bytes.
+    /// Length of Ethernet header and tags, in bytes.
     pub len: usize,
 }
 
-/// Reads the Ethernet header and one 802.1Q tag.
+/// Reads the Ethernet header and up to two VLAN tags.
+///
+/// A tag with identifier 0 has a priority and no VLAN (IEEE 802.1Q §9.6): it counts as none. The outer of two tags may have
+/// any of the three types; an inner one is 802.1Q's.
 ///
 /// # Errors
-/// [`Drop::FrameShort`].
+/// [`Drop::FrameShort`]; [`Drop::UnknownVlan`] for more tags than these.
 #[inline(always)]
 pub fn link(frame: &[u8]) -> Result<Link, Drop> {
     if frame.len() < ETHERNET {
         return Err(Drop::FrameShort);
     }
-    let outer = get16(frame, 12);
-    if outer != ethertype::VLAN {
-        return Ok(Link { vlan: 0, ethertype: outer, len: ETHERNET });
+    let kind = get16(frame, 12);
+    if !ethertype::is_tag(kind) {
+        return Ok(Link { outer_vlan: 0, vlan: 0, ethertype: kind, len: ETHERNET });
     }
-    if frame.len() < ETHERNET + TAG {
-        return Err(Drop::FrameShort);
+    let (identifier, next) = tag(frame, ETHERNET)?;
+    let (outer_vlan, vlan) = if kind == ethertype::VLAN { (0, identifier) } else { (identifier, 0) };
+    if ethertype::is_tag(next) {
+        return tags(frame, outer_vlan, vlan);
     }
-    Ok(Link { vlan: get16(frame, 14) & 0x0fff, ethertype: get16(frame, 16), len: ETHERNET + TAG })
+    Ok(Link { outer_vlan, vlan, ethertype: next, len: ETHERNET + TAG })
+}
+
+/// Reads the second of two tags; the first has one of the identifiers.
+#[cold]
+fn tags(frame: &[u8], outer_vlan: u16, vlan: u16) -> Result<Link, Drop> {
+    let (inner, next) = tag(frame, ETHERNET + TAG)?;
+    if get16(frame, ETHERNET + 2) != ethertype::VLAN || ethertype::is_tag(next) {
+        return Err(Drop::UnknownVlan);
+    }
+    let (outer_vlan, vlan) = if inner == 0 { (outer_vlan, vlan) } else { (outer_vlan | vlan, inner) };
+    Ok(Link { outer_vlan, vlan, ethertype: next, len: ETHERNET + 2 * TAG })
+}
+
+/// The identifier of the tag whose type ends at `at`, and the type behind it.
+#[inline(always)]
+fn tag(frame: &[u8], at: usize) -> Result<(u16, u16), Drop> {
+    match frame.get(at..at + TAG) {
+        Some(tag) => Ok((get16(tag, 0) & 0x0fff, get16(tag, 2))),
+        None => Err(Drop::FrameShort),
+    }
 }
 
 /// Which part of a datagram a packet carries.

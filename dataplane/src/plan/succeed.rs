@@ -240,13 +240,30 @@ impl Plan {
             let goes_on = pool.is_some_and(|pool| spec.pools.get(pool).is_some_and(|it| !it.is_vacant()));
             goes_on && u32::try_from(*id).is_ok_and(|id| leases.is_leased(id))
         });
-        let before = Before {
+        let draining = draining.map(|(_, external)| external.clone()).collect();
+        Plan::compile_after(spec, Some(&Before::of(old, draining)))
+    }
+
+    /// The same plan with these ports' links down, and all others' up: of the same generation, every place the same, and
+    /// with the same leases.
+    ///
+    /// # Errors
+    /// None that the plan itself did not have.
+    pub fn with_links_down(&self, ports: Vec<PortId>) -> Result<Plan, PlanError> {
+        let draining = self.externals.iter().filter(|external| external.draining).cloned().collect();
+        let spec = Spec { links_down: ports, ..self.spec.clone() };
+        Plan::compile_after(spec, Some(&Before::of(self, draining)))
+    }
+}
+
+impl Before {
+    fn of(old: &Plan, draining: Vec<External>) -> Self {
+        Before {
             places: old.externals.iter().zip(0..).map(|(it, id)| (it.address, id)).filter(|it| it.0 != 0).collect(),
-            draining: draining.map(|(_, external)| external.clone()).collect(),
+            draining,
             len: old.externals.len(),
             capacity: old.capacity,
-        };
-        Plan::compile_after(spec, Some(&before))
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! decisions D1 and D11 of the requirements apply: an idle established session just ends; a SYN after both FINs or after
 //! a RST starts the session again, with its sender as the client. FIN and RST change the state only if they lie in the
 //! window (RFC 7857 §2.2).
+//!
+//! A connection that was open before its session was (mid-stream `adopt`) begins at [`State::Adopted`] and is taken for
+//! established when the server has sent something. Its windows' scales are not known, so the largest is assumed: no
+//! segment of the connection is held to be outside of its window.
 
 use crate::packet::parse::{get16, get32, tcp_flags};
 
@@ -24,6 +28,10 @@ pub enum State {
     BothFin,
     /// A RST has passed (RFC 6146's TRANS).
     Transitory,
+    /// Taken up in mid-stream: the client has sent, the server not yet.
+    Adopted,
+    /// The same, and the client has sent a FIN.
+    AdoptedFin,
 }
 
 /// What a segment does to the session's timer.
@@ -73,7 +81,7 @@ impl Segment {
             window: get16(tcp, 14),
             len: payload + marks,
             scale: if syn {
-                option(options, 3).and_then(|value| value.first().map(|&scale| scale.min(14)))
+                option(options, 3).and_then(|value| value.first().map(|&scale| scale.min(SCALE_MAX)))
             } else {
                 None
             },
@@ -96,6 +104,13 @@ impl Segment {
 pub fn opens(flags: u8) -> bool {
     use tcp_flags::{ACK, FIN, RST, SYN};
     flags & (SYN | ACK | FIN | RST) == SYN
+}
+
+/// Whether a segment with these flags may be of an open connection: it answers, and neither opens nor ends at once.
+#[must_use]
+pub fn adopts(flags: u8) -> bool {
+    use tcp_flags::{ACK, RST, SYN};
+    flags & (SYN | ACK | RST) == ACK
 }
 
 /// The value of a TCP option, without kind and length.
@@ -133,6 +148,9 @@ struct Side {
     flags: u8,
 }
 
+/// The largest window scale (RFC 7323 §2.3).
+const SCALE_MAX: u8 = 14;
+
 const SENT: u8 = 1;
 const ACKED: u8 = 2;
 const SCALES: u8 = 4;
@@ -151,11 +169,27 @@ impl Tcp {
         self.state
     }
 
+    /// Whether it was taken up in mid-stream, and the server has sent nothing yet.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        matches!(self.state, State::Adopted | State::AdoptedFin)
+    }
+
     /// A session that the client's first SYN opens.
     #[must_use]
     pub fn open(syn: &Segment) -> Tcp {
         let mut tcp = Tcp::default();
         tcp.track(0, syn);
+        tcp
+    }
+
+    /// A session that a segment of the client opens in the middle of its connection.
+    #[must_use]
+    pub fn adopt(segment: &Segment) -> Tcp {
+        let side = Side { scale: SCALE_MAX, flags: SCALES, ..Side::default() };
+        let state = if segment.has(tcp_flags::FIN) { State::AdoptedFin } else { State::Adopted };
+        let mut tcp = Tcp { state, sides: [side; 2] };
+        tcp.track(0, segment);
         tcp
     }
 
@@ -171,7 +205,7 @@ impl Tcp {
         let in_window = self.in_window(from_client, segment);
         let (state, timer) = next(self.state, from_client, segment, in_window);
         if segment.has(tcp_flags::SYN) && state == State::Init && self.state != State::Init {
-            // D11: the addresses and ports are used for a new connection.
+            // The addresses and ports are used for a new connection (D11), or again for one that had no answer.
             *self = Tcp::default();
         }
         self.state = state;
@@ -227,7 +261,7 @@ fn after(a: u32, b: u32) -> bool {
 /// One step of the machine: the new state, and what becomes of the timer.
 #[must_use]
 pub fn next(state: State, from_client: bool, segment: &Segment, in_window: bool) -> (State, Timer) {
-    use State::{BothFin, ClientFin, Established, Init, ServerFin, Transitory};
+    use State::{Adopted, AdoptedFin, BothFin, ClientFin, Established, Init, ServerFin, Transitory};
     let syn = segment.has(tcp_flags::SYN);
     let rst = segment.has(tcp_flags::RST);
     let fin = segment.has(tcp_flags::FIN) && in_window;
@@ -235,13 +269,19 @@ pub fn next(state: State, from_client: bool, segment: &Segment, in_window: bool)
         Init if syn && from_client => (Init, Timer::Opening),
         Init if syn => (Established, Timer::Established),
         Init => (Init, Timer::Keep),
-        BothFin | Transitory if segment.opens() && from_client => (Init, Timer::Opening),
+        BothFin | Transitory | Adopted | AdoptedFin if segment.opens() && from_client => (Init, Timer::Opening),
         BothFin => (BothFin, Timer::Keep),
+        // Whatever the client sends, it is the server's answer that counts.
+        Adopted if from_client && segment.has(tcp_flags::FIN) => (AdoptedFin, Timer::Keep),
+        Adopted | AdoptedFin if from_client => (state, Timer::Keep),
         _ if rst => match (in_window, state) {
             (true, Transitory) | (false, _) => (state, Timer::Keep),
             (true, _) => (Transitory, Timer::Closing),
         },
         Transitory => (Established, Timer::Established),
+        Adopted => (if fin { ServerFin } else { Established }, Timer::Established),
+        AdoptedFin if fin => (BothFin, Timer::Closing),
+        AdoptedFin => (ClientFin, Timer::Established),
         Established if fin => (if from_client { ClientFin } else { ServerFin }, Timer::Established),
         ServerFin if fin && from_client => (BothFin, Timer::Closing),
         ClientFin if fin && !from_client => (BothFin, Timer::Closing),

@@ -325,12 +325,13 @@ impl Lab {
             let interfaces = self.worker.engine().plan().spec.interfaces.clone();
             for (wire, port) in self.worker.devices_mut().iter_mut().zip(0..) {
                 for frame in wire.tx.drain(..) {
-                    let vlan = if frame[12..14] == [0x81, 0] {
-                        Some(u16::from_be_bytes([frame[14], frame[15]]))
-                    } else {
-                        None
+                    let tags = tags(&frame);
+                    let has_them = |it: &InterfaceSpec| match (it.outer_vlan, it.vlan) {
+                        (Some(outer), Some(vlan)) => tags == [(0x88a8, outer), (0x8100, vlan)],
+                        (_, Some(vlan)) => tags == [(0x8100, vlan)],
+                        _ => tags.is_empty(),
                     };
-                    let interface = interfaces.iter().position(|it| it.port == PortId(port) && it.vlan == vlan);
+                    let interface = interfaces.iter().position(|it| it.port == PortId(port) && has_them(it));
                     seen.frames.push((InterfaceId(interface.expect("a known interface") as u16), frame));
                 }
             }
@@ -499,6 +500,13 @@ pub fn icmp(
     frame
 }
 
+/// The VLAN tags of a frame that the gateway sent, outermost first: type and identifier.
+pub fn tags(frame: &[u8]) -> Vec<(u16, u16)> {
+    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let tags = (12..).step_by(4).map(|at| (word(at), word(at + 2)));
+    tags.take_while(|(kind, _)| matches!(kind, 0x8100 | 0x88a8 | 0x9100)).collect()
+}
+
 /// A frame as another station sees it, read and verified by etherparse: all checksums are right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -519,11 +527,7 @@ pub fn read(frame: &[u8]) -> Read {
     let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("not IPv4: {frame:02x?}") };
     let header = ip.header();
     assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum(), "IPv4 header checksum");
-    assert_eq!(
-        usize::from(header.total_len()) + 14 + if frame[12..14] == [0x81, 0] { 4 } else { 0 },
-        frame.len(),
-        "no padding"
-    );
+    assert_eq!(usize::from(header.total_len()) + 14 + 4 * tags(frame).len(), frame.len(), "no padding");
     let (source, destination) = (header.source_addr(), header.destination_addr());
     let transport = ip.payload().payload.to_vec();
     let (ports, payload) = match &sliced.transport {
@@ -584,7 +588,7 @@ pub fn read6(frame: &[u8]) -> Read6 {
     let header = ip.header();
     let (source, destination) = (header.source(), header.destination());
     let link = frame.len() - 40 - usize::from(header.payload_length());
-    assert_eq!(link, if frame[12..14] == [0x81, 0] { 18 } else { 14 }, "no padding");
+    assert_eq!(link, 14 + 4 * tags(frame).len(), "no padding");
     match &sliced.transport {
         Some(TransportSlice::Udp(udp)) => {
             let computed = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload()).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
 use dataplane::plan::InterfaceSpec;
 
-/// Every counter's value by its name, but for those of polls and time.
+/// Every counter's value by its name, but for those of polls, time and samples.
 pub type Tally = BTreeMap<String, i128>;
 
 /// Reads all counters. Those of an interface are called by its name.
@@ -27,6 +27,7 @@ pub fn tally(counters: &Counters, interfaces: &[InterfaceSpec]) -> Tally {
         ("routed4", &counters.routed[0]),
         ("routed6", &counters.routed[1]),
         ("session-creations", &counters.session_creations),
+        ("session-adoptions", &counters.session_adoptions),
         ("session-timeouts", &counters.session_timeouts),
         ("session-replacements", &counters.session_replacements),
         ("mappings-tcp", &counters.mappings[0]),
@@ -35,6 +36,8 @@ pub fn tally(counters: &Counters, interfaces: &[InterfaceSpec]) -> Tally {
         ("mappings-held", &counters.mappings_held),
         ("mapping-creations", &counters.mapping_creations),
         ("icmp-rate-limited", &counters.icmp_rate_limited),
+        ("tcp-resets", &counters.tcp_resets),
+        ("tcp-resets-rate-limited", &counters.tcp_resets_rate_limited),
         ("originate-failures", &counters.originate_failures),
     ] {
         note(name.into(), counter);

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
 use dataplane::plan::{
-    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MssClamp, Nat44Rule, NextHop,
-    Pooling, PortForward, Spec, ZoneId,
+    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule,
+    NextHop, Pooling, PortForward, Spec, ZoneId,
 };
 
-/// Say what a configuration file means, or what is wrong with it
+/// Say what a configuration means, or what is wrong with it
 ///
-/// Reads nothing but the file and changes nothing: cores and devices are looked for when the gateway starts.
+/// Reads nothing but the files and changes nothing: cores and devices are looked for when the gateway starts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -24,16 +24,18 @@ Example:
 
 Exit codes: 0 the file is good, 2 it is not (the problems are on standard error).")]
 pub struct Args {
-    /// The configuration file
-    #[arg(default_value = DEFAULT_PATH)]
-    file: PathBuf,
+    /// Files, or directories whose *.yaml are read, merged in this order
+    #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
+    files: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.file)?;
+    let config = Config::load(&args.files)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = format!("{} is good. It says:\n\n{}", args.file.display(), Report { config: &config, cores }.write());
+    let files: Vec<String> = args.files.iter().map(|file| file.display().to_string()).collect();
+    let verdict = if files.len() == 1 { "is good. It says:" } else { "are good. Together they say:" };
+    let report = format!("{} {verdict}\n\n{}", files.join(", "), Report { config: &config, cores }.write());
     match std::io::stdout().write_all(report.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
@@ -119,9 +121,10 @@ impl Report<'_> {
                 Device::Pci(pci) => format!("PCI {pci}"),
             };
             let interfaces = self.spec().interfaces.iter().filter(|interface| usize::from(interface.port.0) == i);
-            let interfaces = interfaces.map(|interface| match interface.vlan {
-                Some(vlan) => format!("{} (tag {vlan})", interface.name),
-                None => format!("{} (untagged)", interface.name),
+            let interfaces = interfaces.map(|interface| match (interface.outer_vlan, interface.vlan) {
+                (Some(outer), Some(vlan)) => format!("{} (tag {vlan} within {outer})", interface.name),
+                (_, Some(vlan)) => format!("{} (tag {vlan})", interface.name),
+                (_, None) => format!("{} (untagged)", interface.name),
             });
             let descriptors = format!("{}, {}", port.rx_descriptors, port.tx_descriptors);
             table.row([&port.name, &device, &descriptors, &list(interfaces)]);
@@ -130,7 +133,8 @@ impl Report<'_> {
     }
 
     fn interfaces(&self) -> Table {
-        let mut table = Table::new(&["interface", "zone", "addresses", "MTU", "MSS clamp", "static neighbours"]);
+        let header = ["interface", "zone", "Ethernet address", "addresses", "MTU", "MSS clamp", "static neighbours"];
+        let mut table = Table::new(&header);
         for interface in &self.spec().interfaces {
             let clamp = match interface.mss_clamp {
                 MssClamp::Off => "off".to_owned(),
@@ -140,7 +144,8 @@ impl Report<'_> {
             let neighbours = interface.neighbours.iter().map(|(address, mac)| format!("{address} at {mac}"));
             let zone = self.zone(interface.zone);
             let addresses = list(&interface.addresses);
-            table.row([&interface.name, &zone, &addresses, &interface.mtu, &clamp, &list(neighbours)]);
+            let mac = if interface.mac == MacAddr::default() { "the port's".into() } else { interface.mac.to_string() };
+            table.row([&interface.name, &zone, &mac, &addresses, &interface.mtu, &clamp, &list(neighbours)]);
         }
         table
     }

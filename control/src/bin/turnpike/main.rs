@@ -6,15 +6,18 @@
 mod check;
 mod replay;
 mod run;
+mod schema;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 use control::config::ConfigError;
 
 /// A NAT gateway on DPDK.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "turnpike", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +34,13 @@ enum Command {
     Check(check::Args),
     Replay(replay::Args),
     Run(run::Args),
+    Schema(schema::Args),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -38,6 +48,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Man { directory } => man(&directory),
+        Command::Schema(args) => schema::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {
@@ -49,4 +61,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     })
+}
+
+fn man(directory: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Cli::command(), directory).with_context(|| directory.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
 }

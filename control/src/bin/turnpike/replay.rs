@@ -24,9 +24,9 @@ when it was made. Without it every packet is taken as sent to the gateway.
 
 Exit codes: 0 done, 1 failed (a capture can't be read), 2 wrong use or configuration.")]
 pub struct Args {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
+    /// The configuration: files, or directories whose *.yaml are read, merged in this order
+    #[arg(short, long, value_name = "FILE", num_args = 1.., default_value = DEFAULT_PATH)]
+    config: Vec<PathBuf>,
     /// A capture (pcap or pcapng, Ethernet or raw IP) of what arrived at an interface
     #[arg(long = "in", value_name = "NAME=CAPTURE", required = true, num_args = 1.., value_parser = input)]
     inputs: Vec<(String, PathBuf)>,

@@ -1,0 +1,186 @@
+//! Reload: the configuration is read again, and applied as a whole or not at all.
+//!
+//! It is checked as at the start; what can only change by a restart is refused. Then the successor of the plan goes to the
+//! workers between two bursts ([`Plan::succeed`]), and to the host. Sessions that it still allows go on; the workers' sweeps
+//! end the others, and when the last worker has said so, the ports that they held may be leased again. Until then no other
+//! reload is taken up.
+
+use std::sync::Arc;
+
+use dataplane::counters::{Counter, Counters};
+use dataplane::message::ToWorker;
+use dataplane::plan::{InterfaceSpec, MacAddr, Plan, PlanError, Spec};
+use dataplane::time::Time;
+use tracing::{error, info, warn};
+
+use super::{Gateway, check_mtus, spec};
+use crate::api::types::{Change, ReloadReport};
+use crate::config::Config;
+
+/// What is running was made from, and how the last reload stands.
+#[derive(Debug)]
+pub(super) struct Reload {
+    /// The configuration in force.
+    pub(super) config: Config,
+    /// The interfaces that the ports were opened for.
+    at_start: Vec<InterfaceSpec>,
+    /// The reload whose sweep goes on.
+    sweeping: Option<Sweeping>,
+}
+
+/// A reload that the workers have taken up.
+#[derive(Debug)]
+struct Sweeping {
+    generation: u32,
+    /// Workers that have not checked all their sessions yet.
+    workers: usize,
+    since: Time,
+    /// Sessions that reloads had ended before.
+    ended: u64,
+}
+
+impl Reload {
+    /// The configuration that the gateway started with.
+    pub(super) fn new(config: &Config) -> Self {
+        Reload { config: config.clone(), at_start: config.outline().interfaces.clone(), sweeping: None }
+    }
+
+    /// Whether sessions are still being checked against a new plan.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweeping.is_some()
+    }
+}
+
+impl Gateway {
+    /// Reads the configuration again, and applies it; or, with `check_only`, only says what it would change.
+    ///
+    /// # Errors
+    /// What is wrong, as the user shall read it. Nothing has changed then.
+    pub(super) fn reload(
+        &mut self,
+        check_only: bool,
+        now: Time,
+        out: &mut Vec<ToWorker>,
+    ) -> Result<ReloadReport, String> {
+        if check_only {
+            return self.prepare().map(|(report, _)| report);
+        }
+        self.service.reloading();
+        let result = self.apply(now, out);
+        self.metrics.reloaded(result.is_ok());
+        match &result {
+            Ok(report) => {
+                for Change { key, what, flows } in &report.changes {
+                    info!(key, what, flows, "reload");
+                }
+                let changes = report.changes.len();
+                info!(generation = report.generation, changes, "the configuration has been read again");
+            }
+            Err(problems) => {
+                problems.lines().for_each(|problem| error!("{problem}"));
+                warn!("the reload was refused; the gateway goes on as before");
+            }
+        }
+        self.service.ready(&self.status());
+        result
+    }
+
+    /// Reads and checks, and says what would change. No successor where nothing does.
+    fn prepare(&self) -> Result<(ReloadReport, Option<(Config, Plan)>), String> {
+        let config = self.reload.config.reread().map_err(|error| error.to_string())?;
+        let restart = self.reload.config.needs_restart(&config);
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            return Err(format!("{keys}: takes effect at a restart only; put it back, or restart the gateway"));
+        }
+        let changes = self.reload.config.difference(&config).into_iter().map(|change| {
+            let flows = change.flows().to_owned();
+            Change { what: change.what.to_string(), key: change.key, flows }
+        });
+        let generation = self.plan.spec.generation;
+        let mut report = ReloadReport { generation, applied: false, changes: changes.collect() };
+        if report.changes.is_empty() {
+            return Ok((report, None));
+        }
+        report.generation += 1;
+        let links_down = self.plan.spec.links_down.clone();
+        let spec = spec(&config, &self.ports, self.plan.spec.secret, report.generation);
+        self.fits_ports(&spec)?;
+        let plan = Plan::succeed(&self.plan, &self.leases, Spec { links_down, ..spec }).map_err(refusal)?;
+        check_mtus(&plan, &self.ports).map_err(|error| error.to_string())?;
+        Ok((report, Some((config, plan))))
+    }
+
+    /// Whether the ports, as they were opened, do for these interfaces: tags and Ethernet addresses are theirs to let in.
+    fn fits_ports(&self, spec: &Spec) -> Result<(), String> {
+        for interface in &spec.interfaces {
+            let Some((name, port)) = self.ports.get(usize::from(interface.port.0)) else { continue };
+            let opened = self.reload.at_start.iter().filter(|it| it.port == interface.port);
+            let (two_tags, macs): (Vec<bool>, Vec<MacAddr>) =
+                opened.map(|it| (it.outer_vlan.is_some(), it.mac)).unzip();
+            if interface.outer_vlan.is_some() && !two_tags.contains(&true) {
+                return Err(format!(
+                    "interfaces.{}.outer-vlan: port {name} was opened for frames with one tag; restart the gateway",
+                    interface.name
+                ));
+            }
+            let known = interface.mac == port.mac() || macs.contains(&interface.mac) || port.info().promiscuous;
+            if !known && port.mac() != MacAddr::default() {
+                return Err(format!(
+                    "interfaces.{}.mac: port {name} was opened without {}; restart the gateway",
+                    interface.name, interface.mac
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Time, out: &mut Vec<ToWorker>) -> Result<ReloadReport, String> {
+        if self.reload.is_sweeping() {
+            return Err("the reload before is still being applied; try again in a moment".to_owned());
+        }
+        let (mut report, successor) = self.prepare()?;
+        report.applied = true;
+        let Some((config, plan)) = successor else { return Ok(report) };
+        let plan = Arc::new(plan);
+        let leases = Arc::new(self.leases.succeed(&self.plan, &plan));
+        let ended = self.sum(|counters| &counters.session_reload_ends);
+        self.publish(Arc::clone(&plan), leases);
+        self.host.succeed(plan, now, out);
+        self.reload.config = config;
+        let (generation, workers) = (report.generation, self.workers.len());
+        self.reload.sweeping = Some(Sweeping { generation, workers, since: now, ended });
+        Ok(report)
+    }
+
+    /// A worker has checked all its sessions against the plan of this generation.
+    pub(super) fn swept(&mut self, generation: u32, now: Time) {
+        let Some(sweeping) = self.reload.sweeping.as_mut().filter(|it| it.generation == generation) else { return };
+        sweeping.workers = sweeping.workers.saturating_sub(1);
+        if sweeping.workers > 0 {
+            return;
+        }
+        let (since, before) = (sweeping.since, sweeping.ended);
+        self.reload.sweeping = None;
+        self.leases.open(&self.plan);
+        let ended = self.sum(|counters| &counters.session_reload_ends) - before;
+        let kept: u64 = self.workers.iter().flat_map(|it| &it.counters.sessions).map(Counter::get).sum();
+        let milliseconds = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+        info!(generation, sessions_ended = ended, sessions_kept = kept, milliseconds, "reload: every session checked");
+    }
+
+    /// The sum of a counter over all workers.
+    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.workers.iter().map(|worker| counter(&worker.counters).get()).sum()
+    }
+}
+
+/// Why a plan can't succeed the one in force, in words for the file's author.
+fn refusal(error: PlanError) -> String {
+    match error {
+        PlanError::TooMany(what, most) => {
+            format!("too many {what}: there is room for {most}; remove some, or restart the gateway")
+        }
+        error => error.to_string(),
+    }
+}
