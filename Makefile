@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check netns deps root bench man
+.PHONY: help demo demo-stop test check netns fuzz deps root bench man
 
 # Where rustup puts cargo, and where Debian keeps administrators' programs: sudo and CI forget them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -10,6 +10,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL := C.UTF-8
 # The gateway stays after the demonstration with KEEP=1.
 KEEP ?=
+# Seconds for each fuzz target, and which of them.
+TIME ?= 600
+TARGETS ?= parser engine config host capture
 # What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
 GATEWAY ?= turnpike
 
@@ -40,6 +43,16 @@ check: deps ## formatting, lints, tests without namespaces, licences, papers
 netns: root deps ## whole-program tests in network namespaces (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
 	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
+
+# cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP makes do with a stable one. What is found anew goes to target/fuzz-corpus,
+# what fails to target/fuzz-artifacts.
+fuzz: deps ## runs each fuzz target for TIME=600 seconds, or those in TARGETS (needs: cargo install cargo-fuzz --locked)
+	for target in $(TARGETS); do \
+		mkdir -p target/fuzz-corpus/$$target target/fuzz-artifacts/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz-corpus/$$target tests/fuzz/corpus/$$target -- -max_total_time=$(TIME) -timeout=10 \
+			-rss_limit_mb=2048 -artifact_prefix=target/fuzz-artifacts/$$target/; \
+	done
 
 bench: deps ## measures the engine (see perf/README.md)
 	@test -x perf/run || { echo "perf/run does not exist yet" >&2; exit 1; }

@@ -33,6 +33,7 @@ from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, con
 from group import Endpoint, Group, Test, accepted, bound, listener, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
 from link_tests import LINK_GROUPS
+from reload_tests import RELOAD_GROUPS
 from watch_tests import WATCH_GROUPS
 
 # --- probes ---------------------------------------------------------------------------------------------------------
@@ -557,7 +558,7 @@ def _core_outside(scene: Scene) -> Seen:
 
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
-    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS,
+    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS, *RELOAD_GROUPS,
 ]  # fmt: skip
 
 

@@ -203,6 +203,7 @@ impl Gateway {
         let (ports, queues) = open_ports(eal, config, &pools)?;
         let plan = Arc::new(compile(config, &ports)?);
         check_mtus(&plan, &ports)?;
+        receive_for_interfaces(&plan, &ports)?;
 
         let leases = Arc::new(Leases::new(&plan));
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
@@ -280,21 +281,18 @@ fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, Run
         let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
         let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
         let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
-        let own = interfaces().map(|interface| interface.mac).filter(|&mac| mac != MacAddr::default());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
             mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
             two_tags,
-            more_macs: own.collect(),
             ..PortConfig::new(device)
         };
         let (opened, queues) =
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        let (mtu, promiscuous) = (about.mtu, about.promiscuous);
-        info!(port = port.name, device = about.device, driver, %mac, promiscuous, mtu, link, "port open");
+        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
         for (worker, queue) in by_worker.iter_mut().zip(queues) {
             worker.push(queue);
         }
@@ -326,9 +324,23 @@ fn spec(config: &Config, ports: &[(String, Port)], secret: [u8; 16], generation:
 fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
     for interface in &plan.spec.interfaces {
         let Some((name, port)) = ports.get(usize::from(interface.port.0)) else { continue };
-        if interface.mtu > port.mtu() {
-            let (interface, port, most) = (interface.name.clone(), name.clone(), port.mtu());
+        let most = if interface.outer_vlan.is_some() { port.mtu_with_two_tags() } else { port.mtu() };
+        if interface.mtu > most {
+            let (interface, port) = (interface.name.clone(), name.clone());
             return Err(RunError::Mtu { interface, port, most });
+        }
+    }
+    Ok(())
+}
+
+/// Has the ports receive what is sent to their interfaces' own Ethernet addresses.
+fn receive_for_interfaces(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
+    for (id, (name, port)) in (0..=u16::MAX).map(PortId).zip(ports) {
+        let interfaces = plan.spec.interfaces.iter().filter(|interface| interface.port == id);
+        let other: Vec<MacAddr> = interfaces.map(|it| it.mac).filter(|&mac| mac != port.mac()).collect();
+        let told = port.receive_for(&other).map_err(|error| RunError::Port { port: name.clone(), error })?;
+        if !told {
+            info!(port = name, "receives frames to all addresses: its driver has no room for the interfaces' own");
         }
     }
     Ok(())

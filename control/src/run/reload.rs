@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use dataplane::counters::{Counter, Counters};
 use dataplane::message::ToWorker;
-use dataplane::plan::{InterfaceSpec, MacAddr, Plan, PlanError, Spec};
+use dataplane::plan::{Plan, PlanError, Spec};
 use dataplane::time::Time;
 use tracing::{error, info, warn};
 
-use super::{Gateway, check_mtus, spec};
+use super::{Gateway, check_mtus, receive_for_interfaces, spec};
 use crate::api::types::{Change, ReloadReport};
 use crate::config::Config;
 
@@ -22,8 +22,6 @@ use crate::config::Config;
 pub(super) struct Reload {
     /// The configuration in force.
     pub(super) config: Config,
-    /// The interfaces that the ports were opened for.
-    at_start: Vec<InterfaceSpec>,
     /// The reload whose sweep goes on.
     sweeping: Option<Sweeping>,
 }
@@ -42,7 +40,7 @@ struct Sweeping {
 impl Reload {
     /// The configuration that the gateway started with.
     pub(super) fn new(config: &Config) -> Self {
-        Reload { config: config.clone(), at_start: config.outline().interfaces.clone(), sweeping: None }
+        Reload { config: config.clone(), sweeping: None }
     }
 
     /// Whether sessions are still being checked against a new plan.
@@ -111,24 +109,14 @@ impl Gateway {
         Ok((report, Some((config, plan))))
     }
 
-    /// Whether the ports, as they were opened, do for these interfaces: tags and Ethernet addresses are theirs to let in.
+    /// Whether the ports, as they were opened, do for these interfaces' tags.
     fn fits_ports(&self, spec: &Spec) -> Result<(), String> {
-        for interface in &spec.interfaces {
+        for interface in spec.interfaces.iter().filter(|interface| interface.outer_vlan.is_some()) {
             let Some((name, port)) = self.ports.get(usize::from(interface.port.0)) else { continue };
-            let opened = self.reload.at_start.iter().filter(|it| it.port == interface.port);
-            let (two_tags, macs): (Vec<bool>, Vec<MacAddr>) =
-                opened.map(|it| (it.outer_vlan.is_some(), it.mac)).unzip();
-            if interface.outer_vlan.is_some() && !two_tags.contains(&true) {
+            if !port.info().two_tags {
                 return Err(format!(
                     "interfaces.{}.outer-vlan: port {name} was opened for frames with one tag; restart the gateway",
                     interface.name
-                ));
-            }
-            let known = interface.mac == port.mac() || macs.contains(&interface.mac) || port.info().promiscuous;
-            if !known && port.mac() != MacAddr::default() {
-                return Err(format!(
-                    "interfaces.{}.mac: port {name} was opened without {}; restart the gateway",
-                    interface.name, interface.mac
                 ));
             }
         }
@@ -142,6 +130,7 @@ impl Gateway {
         let (mut report, successor) = self.prepare()?;
         report.applied = true;
         let Some((config, plan)) = successor else { return Ok(report) };
+        receive_for_interfaces(&plan, &self.ports).map_err(|error| error.to_string())?;
         let plan = Arc::new(plan);
         let leases = Arc::new(self.leases.succeed(&self.plan, &plan));
         let ended = self.sum(|counters| &counters.session_reload_ends);

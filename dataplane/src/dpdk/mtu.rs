@@ -20,7 +20,7 @@ use crate::packet::parse::{ETHERNET, TAG};
 
 /// Two VLAN tags, in bytes.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-const TAGS: u16 = 2 * TAG as u16;
+pub(super) const TAGS: u16 = 2 * TAG as u16;
 /// Ethernet header and two VLAN tags, in bytes: what a frame has on top of its packet, at most.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 pub(super) const FRAME_OVERHEAD: u16 = ETHERNET as u16 + TAGS;
@@ -161,7 +161,7 @@ impl OpenPort {
 }
 
 /// The largest MTU that a driver says it can have, as DPDK judges it.
-pub(super) fn most(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
+fn most(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
     let longest = info.max_rx_pktlen;
     let stated = info.max_mtu != u16::MAX && longest > u32::from(info.max_mtu);
     let by_frame = if stated { u32::from(info.max_mtu) } else { longest.saturating_sub(DPDK_OVERHEAD) };

@@ -30,8 +30,6 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// The address to give the device; none keeps its own.
     pub mac: Option<MacAddr>,
-    /// Further addresses that it receives frames to. Where its driver can't be told, it receives frames to any.
-    pub more_macs: Vec<MacAddr>,
     /// The largest packet, in bytes without Ethernet header and tags; none keeps the device's.
     pub mtu: Option<u16>,
     /// Whether frames of such packets may have two VLAN tags. For one there is always room.
@@ -49,7 +47,6 @@ impl PortConfig {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mac: None,
-            more_macs: Vec::new(),
             mtu: None,
             two_tags: false,
             promiscuous: false,
@@ -80,10 +77,10 @@ pub struct PortInfo {
     pub if_index: Option<u32>,
     /// The device's address.
     pub mac: MacAddr,
-    /// Whether it was told to receive frames to any address: as configured, or for want of a way to tell it all of its own.
-    pub promiscuous: bool,
     /// The largest packet, in bytes without Ethernet header and tags.
     pub mtu: u16,
+    /// Whether frames of such packets may have two VLAN tags.
+    pub two_tags: bool,
 }
 
 /// Whether a port has a link.
@@ -169,6 +166,36 @@ impl Port {
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.info.mtu
+    }
+
+    /// The largest packet whose frames may have two VLAN tags, in bytes without them and the Ethernet header.
+    #[must_use]
+    pub fn mtu_with_two_tags(&self) -> u16 {
+        if self.info.two_tags { self.info.mtu } else { self.info.mtu.saturating_sub(mtu::TAGS) }
+    }
+
+    /// Has the port receive frames to further addresses, in addition to what it receives already. Says whether its driver
+    /// could be told; if not, the port receives frames to any address from now on, or always has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the driver refuses even that.
+    pub fn receive_for(&self, macs: &[MacAddr]) -> Result<bool, Error> {
+        let setup = Setup::begin();
+        let id = self.open.id;
+        let told = macs.iter().all(|mac| {
+            let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: mac.0 };
+            // SAFETY: the port is open, `mac` is an address, which DPDK copies; control calls are made one at a time
+            // (`setup`).
+            unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(id, &raw mut mac, 0) == 0 }
+        });
+        if told {
+            return Ok(true);
+        }
+        // SAFETY: as above.
+        match unsafe { dpdk_sys::rte_eth_promiscuous_enable(id) } {
+            0 | UNSUPPORTED => Ok(false),
+            code => Err(self.open.refused("receiving frames to all addresses", reason(code), &setup)),
+        }
     }
 
     /// Whether it has a link now. For the control thread: it may cost system calls.
@@ -335,19 +362,17 @@ impl OpenPort {
         let mtu = self.set_mtu(config, &info, &driver, pools, &setup)?;
         let mac = self.set_mac(config.mac, &setup)?;
         // SAFETY: the port is open, configured, and has its queues; control calls are made one at a time.
-        let promiscuous = unsafe {
+        unsafe {
             check("starting it", dpdk_sys::rte_eth_dev_start(id))?;
             // A device that can't be told has no filter, and receives everything.
             let unless_unsupported = |code| if code == UNSUPPORTED { 0 } else { code };
             let code = unless_unsupported(dpdk_sys::rte_eth_allmulticast_enable(id));
             check("receiving all multicast", code)?;
-            let promiscuous = config.promiscuous || !config.more_macs.iter().all(|&mac| self.add_mac(mac, &setup));
-            if promiscuous {
+            if config.promiscuous {
                 let code = unless_unsupported(dpdk_sys::rte_eth_promiscuous_enable(id));
                 check("receiving frames to all addresses", code)?;
             }
-            promiscuous
-        };
+        }
         Ok(PortInfo {
             device: self.name.clone(),
             driver,
@@ -359,8 +384,8 @@ impl OpenPort {
             rx_checksum: conf.rxmode.offloads != 0,
             if_index: Some(info.if_index).filter(|&index| index != 0),
             mac,
-            promiscuous,
             mtu,
+            two_tags: config.two_tags,
         })
     }
 
@@ -396,13 +421,6 @@ impl OpenPort {
             0 | UNSUPPORTED => Ok(MacAddr(mac.addr_bytes)),
             code => Err(self.refused(step, reason(code), setup)),
         }
-    }
-
-    /// Has the device receive frames to a further address. False if it can't be told.
-    fn add_mac(&self, mac: MacAddr, _setup: &Setup) -> bool {
-        let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: mac.0 };
-        // SAFETY: the port is open, `mac` is an address, which DPDK copies; control calls are made one at a time (`_setup`).
-        unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(self.id, &raw mut mac, 0) == 0 }
     }
 }
 
