@@ -50,7 +50,10 @@ mod tests {
 
     /// The rows of the manual's tables: key, then its other cells.
     fn rows() -> BTreeMap<String, Vec<String>> {
-        let key = |key: &str| key.starts_with(|c: char| c.is_ascii_lowercase()) && !key.contains(['/', ',', ' ', '_']);
+        let key = |key: &str| {
+            key.starts_with(|c: char| c.is_ascii_lowercase())
+                && key.chars().all(|c| c.is_ascii_alphanumeric() || ".-[]".contains(c))
+        };
         let row = |line: &str| {
             let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().to_owned());
             let first = cells.next()?.strip_suffix('`').filter(|cell| key(cell))?.to_owned();
