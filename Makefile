@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check netns packaging bench man image install deps root
+.PHONY: help demo demo-stop test check netns packaging fuzz bench man image install deps root
 
 # Where rustup puts cargo, and where Debian keeps administrators' programs: sudo and CI forget them.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -10,6 +10,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL := C.UTF-8
 # The gateway stays after the demonstration with KEEP=1.
 KEEP ?=
+# Seconds for each fuzz target, and which of them.
+TIME ?= 600
+TARGETS ?= parser engine config host capture
 # What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
 GATEWAY ?= turnpike
 # Where `make install` puts things, and below what directory for the time being.
@@ -42,6 +45,7 @@ check: deps ## formatting, lints, tests without namespaces, licences, papers
 	cargo test --locked --workspace
 	python3 tests/licences.py
 	python3 tests/papers.py
+	python3 tests/schema.py
 
 # The program that `cargo test` drives too: the same profile (overflow checks stay on) and, as a test is built beside it, the
 # same features of every dependency, so nothing is compiled twice.
@@ -53,6 +57,16 @@ packaging: root deps ## tests of the systemd units and of the image (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
 	python3 tests/packaging/units.py --programs target/debug
 	python3 tests/packaging/image.py --programs target/debug
+
+# cargo-fuzz wants a nightly compiler; RUSTC_BOOTSTRAP makes do with a stable one. What is found anew goes to target/fuzz-corpus,
+# what fails to target/fuzz-artifacts.
+fuzz: deps ## runs each fuzz target for TIME=600 seconds, or those in TARGETS (needs: cargo install cargo-fuzz --locked)
+	for target in $(TARGETS); do \
+		mkdir -p target/fuzz-corpus/$$target target/fuzz-artifacts/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz-corpus/$$target tests/fuzz/corpus/$$target -- -max_total_time=$(TIME) -timeout=10 \
+			-rss_limit_mb=2048 -artifact_prefix=target/fuzz-artifacts/$$target/; \
+	done
 
 bench: deps ## measures the engine (see perf/README.md)
 	@test -x perf/run || { echo "perf/run does not exist yet" >&2; exit 1; }

@@ -9,7 +9,7 @@ packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
     # the laboratory, its clients and servers
     bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
     # judges
-    prometheus python3-scapy strace systemd tshark udev
+    prometheus python3-jsonschema python3-scapy python3-yaml strace systemd tshark udev
     # the image
     buildah debootstrap
 )

@@ -100,16 +100,21 @@ fn a_shared_uplink_address_is_pointed_out() {
 fn a_bad_file_is_refused_on_standard_error_with_code_2() {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bad.yaml");
     let good = include_str!("../../configs/nat44.yaml");
-    std::fs::write(&file, good.replace("udp: 5m", "udp: 30s").replace("pool: public\n", "pool: publc\n")).unwrap();
+    let bad = good.replace("udp: 5m", "udp: 30s").replace("pool: public\n", "pool: publc\n");
+    std::fs::write(&file, &bad).unwrap();
     let output = turnpike(&["check", file.to_str().unwrap()]);
     assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(2), ""));
     let errors = text(&output.stderr);
     let [pool, timer] = errors.lines().collect::<Vec<_>>()[..] else { panic!("{errors}") };
-    assert!(
-        pool.contains("bad.yaml: nat44.rules.subscribers.pool: no pool is called \"publc\"; did you mean"),
-        "{pool}"
-    );
-    assert!(timer.contains("bad.yaml: timers.udp: 30s is too short (RFC 4787 REQ-5"), "{timer}");
+    // Where they are, as grep and an editor count it.
+    let place = |needle: &str| {
+        let (line, text) = bad.lines().enumerate().find(|(_, line)| line.contains(needle)).unwrap();
+        format!("bad.yaml:{}:{}: ", line + 1, text.find(needle).unwrap() + 1)
+    };
+    let unknown =
+        place("publc") + "nat44.rules.subscribers.pool: no pool is called \"publc\"; did you mean \"public\"?";
+    assert!(pool.ends_with(&unknown), "{pool}");
+    assert!(timer.contains(&(place("30s") + "timers.udp: 30s is too short (RFC 4787 REQ-5")), "{timer}");
 }
 
 #[test]
@@ -129,5 +134,28 @@ fn help_has_an_example_and_names_the_default_file() {
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Example:\n  turnpike check configs/minimal.yaml"), "{args:?}");
     }
-    assert!(text(&turnpike(&["check", "-h"]).stdout).contains("/etc/turnpike/turnpike.yaml"));
+    assert!(text(&turnpike(&["check", "-h"]).stdout).contains("/etc/turnpike]"));
+}
+
+#[test]
+fn several_files_are_checked_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = include_str!("../../configs/nat44.yaml");
+    let (first, second) = good.split_at(good.find("pools:").unwrap());
+    std::fs::write(directory.path().join("a.yaml"), first).unwrap();
+    std::fs::write(directory.path().join("b.yaml"), second).unwrap();
+    let whole = report("configs/nat44.yaml");
+    let parts = report(directory.path().to_str().unwrap());
+    let after_title = |report: &str| report.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(after_title(&parts), after_title(&whole));
+    let half = turnpike(&["check", directory.path().join("b.yaml").to_str().unwrap()]);
+    assert_eq!(half.status.code(), Some(2));
+    assert!(text(&half.stderr).contains("b.yaml:1:1: version: \"version\" is missing"));
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let output = turnpike(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), include_str!("../../configs/turnpike.schema.json"));
 }

@@ -896,3 +896,14 @@ fn no_file_makes_it_panic() {
         }
     }
 }
+
+/// Buffers hold the largest packet of any interface, so the memory for them grows with it.
+#[test]
+fn buffers_for_jumbo_packets_take_their_memory() {
+    let jumbo = GOOD.replace("    mtu: 1500", "    mtu: 9000");
+    parse(&jumbo).unwrap();
+    // 16384 buffers of 9216 bytes, and 512 more for each.
+    let error = parse(&jumbo.replace("size: 256M", "size: 151M")).unwrap_err().to_string();
+    assert!(error.contains("boot.memory.size") && error.contains("write at least 153M"), "{error}");
+    parse(&jumbo.replace("size: 256M", "size: 153M")).unwrap();
+}

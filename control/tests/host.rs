@@ -207,7 +207,11 @@ impl Lab {
     }
 
     fn link(&mut self, port: u16, up: bool) -> Vec<Seen> {
-        self.call(|host, now, out| host.link(PortId(port), up, now, out))
+        let mut down = self.host.plan().spec.links_down.clone();
+        down.retain(|&it| it != PortId(port));
+        down.extend(Some(PortId(port)).filter(|_| !up));
+        let plan = Arc::new(self.host.plan().with_links_down(down).unwrap());
+        self.call(|host, now, out| host.succeed(plan, now, out))
     }
 
     /// Lets time pass, polling exactly when the host asks for it; what was said, with the seconds since the call.
@@ -831,7 +835,7 @@ fn a_duplicate_is_tested_again_when_the_link_comes_back() {
 #[test]
 fn a_start_without_a_link_says_nothing_there_until_it_is_up() {
     let mut lab = Lab::new(spec());
-    assert_eq!(lab.link(WAN, false), []);
+    assert_eq!(on_uplink(&lab.link(WAN, false)), []);
     assert_eq!(on_uplink(&lab.start()), []);
     let later: Vec<_> = lab.run(SETTLING).into_iter().map(|(_, seen)| seen).collect();
     assert_eq!(on_uplink(&later), []);

@@ -39,6 +39,28 @@ fn pool(packets: u32) -> Mempool {
     Mempool::new(eal(), &MempoolConfig { packets, ..MempoolConfig::default() }).expect("memory for a pool")
 }
 
+/// A pool for packets of up to 9,000 bytes.
+fn jumbo_pool(packets: u32) -> Mempool {
+    let frame_size = MempoolConfig::frame_size_for(9000);
+    assert_eq!(frame_size, 9216);
+    Mempool::new(eal(), &MempoolConfig { packets, frame_size, ..MempoolConfig::default() }).expect("memory for a pool")
+}
+
+/// The device, for packets of up to 9,000 bytes.
+fn jumbo(device: &str) -> PortConfig {
+    PortConfig { mtu: Some(9000), ..few(device) }
+}
+
+/// The device with few descriptors: each takes a buffer of a TAP device.
+fn few(device: &str) -> PortConfig {
+    PortConfig { rx_descriptors: 64, tx_descriptors: 64, ..PortConfig::new(device) }
+}
+
+fn open_with(config: &PortConfig, pool: &Mempool) -> (Port, Queue) {
+    let (port, mut queues) = Port::open(eal(), config, &[pool]).unwrap_or_else(|error| panic!("{error}"));
+    (port, queues.remove(0))
+}
+
 fn open(device: &str, pool: &Mempool) -> (Port, Queue) {
     let (port, mut queues) =
         Port::open(eal(), &PortConfig::new(device), &[pool]).unwrap_or_else(|error| panic!("{error}"));
@@ -389,6 +411,175 @@ fn af_packet_on_a_veth() {
     assert_eq!((near_pool.in_use(), far_pool.in_use()), (0, 0));
 }
 
+/// Frames of 9,000-byte packets, with and without two tags, over a veth pair, as they were; and what the arguments must say.
+#[test]
+fn jumbo_frames_through_af_packet() {
+    network_namespace();
+    let (mut near_pool, mut far_pool) = (jumbo_pool(511), jumbo_pool(511));
+    let device = |rest: &str, more: &str| format!("net_af_packet{rest}{more}");
+    let ring = ",framecnt=256,framesz=9216,blocksz=36864";
+    let two_tags = |device: &str| PortConfig { two_tags: true, ..jumbo(device) };
+    let (near, mut near_queue) = open_with(&two_tags(&device("21,iface=near0", ring)), &near_pool);
+    let (far, mut far_queue) = open_with(&two_tags(&device("22,iface=far0", ring)), &far_pool);
+    assert_eq!((near.mtu(), far.mtu(), near.mtu_with_two_tags()), (9000, 9000, 9000));
+    // The kernel allows for one tag of its own accord, and only for 802.1Q's.
+    assert!(ip("link show near0").contains("mtu 9008") && ip("link show far0").contains("mtu 9008"));
+    eventually("the link is up", || near.link().up && far.link().up);
+    let mut frames: Vec<_> = [60, 1514, 9013, 9014].into_iter().zip(0..).map(|(len, n)| frame(n, len)).collect();
+    carry(&frames, &mut near_queue, &mut near_pool, &mut far_queue);
+    // The kernel takes the outer tag off; the driver puts it on again, with 802.1Q's type.
+    let tags = [&[0x81, 0, 0, 200, 0x81, 0, 0, 20][..], &[0x88, 0xa8, 0, 200, 0x81, 0, 0, 20]];
+    let with = |tags: &[u8], frame: &[u8]| [&frame[..12], tags, &frame[12..]].concat();
+    let full = frames.remove(3);
+    for sent in tags {
+        let mut burst: Burst<Mbuf> = [mbuf(&mut far_pool, &with(sent, &full))].into_iter().collect();
+        far_queue.transmit(&mut burst);
+        let mut arrived = Burst::new();
+        eventually("the frame comes", || {
+            near_queue.receive(&mut arrived);
+            !arrived.is_empty()
+        });
+        assert_eq!(arrived[0].data(), with(tags[0], &full));
+    }
+    drop((near, near_queue, far, far_queue));
+
+    let refused = |arguments: &str| open_error(&jumbo(&device("23,iface=near0", arguments)), &near_pool);
+    let expected = "device `net_af_packet23` can't have an MTU of 9000 bytes: its arguments have room for frames of 1982 bytes; \
+                    for 9022 write framesz=9216,blocksz=36864";
+    assert_eq!(refused(""), expected);
+    let unequal = refused(",framesz=9216,blocksz=40960");
+    assert!(
+        unequal.ends_with(
+            "make blocksz a multiple of framesz and of 4096, as framesz=2048,blocksz=4096 or framesz=9216,blocksz=36864"
+        ),
+        "{unequal}"
+    );
+    let small = pool(63);
+    let error = open_error(&PortConfig { mtu: Some(9000), ..PortConfig::new("net_af_packet24,iface=near0") }, &small);
+    assert!(error.ends_with("frames of 9022 bytes don't fit buffers for 2048"), "{error}");
+    // What the kernel refuses is said with its reason: RFC 791's least is 68.
+    let config = PortConfig { mtu: Some(67), ..few(&device("25,iface=near0", ring)) };
+    let expected = "interface `near0` does not take 67: Invalid argument (os error 22)";
+    let error = open_error(&config, &near_pool);
+    assert_eq!(error, format!("device `net_af_packet25` can't have an MTU of 67 bytes: {expected}"));
+}
+
+/// A TAP device of this DPDK carries 1,504 bytes and no more; with two tags 1,500.
+#[test]
+fn a_tap_device_has_its_limit() {
+    network_namespace();
+    let pool = jumbo_pool(511);
+    let error = open_error(&jumbo("net_tap21,iface=tap21"), &pool);
+    assert_eq!(error, "device `net_tap21` can't have an MTU of 9000 bytes: it takes 1504 at most");
+    let (port, _queue) = open_with(&PortConfig { mtu: Some(1504), ..few("net_tap22,iface=tap22") }, &pool);
+    assert!(port.mtu() == 1504 && ip("link show tap22").contains("mtu 1504"));
+    let two_tags = PortConfig { mtu: Some(1500), two_tags: true, ..few("net_tap23,iface=tap23") };
+    assert_eq!(open_with(&two_tags, &pool).0.mtu(), 1500);
+}
+
+/// memif's buffers are `bsize` bytes. A frame that is larger comes in several, which makes several segments of it if it does
+/// not fit one of the pool's: so `bsize` is to be right, and a start without it is refused.
+#[test]
+fn jumbo_frames_through_memif() {
+    let directory = Directory::new("memif-jumbo");
+    let socket = directory.file("m.sock");
+    let (mut east_pool, mut west_pool) = (jumbo_pool(511), jumbo_pool(511));
+    let end = |role: &str, n: u8, more: &str| {
+        format!("net_memif{n},role={role},id=0,rsize=8,socket={socket},socket-abstract=no{more}")
+    };
+    let error = open_error(&jumbo(&end("client", 20, "")), &west_pool);
+    let expected = "device `net_memif20` can't have an MTU of 9000 bytes: its arguments have room for frames of 2048 bytes; \
+                    for 9022 write bsize=9216 at both ends";
+    assert_eq!(error, expected);
+    let two_tags = |device: &str| PortConfig { two_tags: true, ..jumbo(device) };
+    let (east_port, mut east) = open_with(&two_tags(&end("server", 21, ",bsize=9216")), &east_pool);
+    let (west_port, mut west) = open_with(&two_tags(&end("client", 22, ",bsize=9216")), &west_pool);
+    assert_eq!((east_port.mtu(), west_port.mtu()), (9194, 9194));
+    eventually("the link comes up", || east_port.link().up && west_port.link().up);
+    let frames: Vec<_> = [60, 2049, 9014, 9022].into_iter().zip(0..).map(|(len, n)| frame(n, len)).collect();
+    carry(&frames, &mut east, &mut east_pool, &mut west);
+    carry(&frames, &mut west, &mut west_pool, &mut east);
+}
+
+/// A frame that does not fit a buffer of ours comes in several segments, and says so; the engine drops it by that name.
+#[test]
+fn a_frame_larger_than_a_buffer_is_not_contiguous() {
+    let directory = Directory::new("memif-segments");
+    let socket = directory.file("m.sock");
+    let (mut large, small) = (jumbo_pool(511), pool(511));
+    let end = |role: &str, n: u8| {
+        format!("net_memif{n},role={role},id=0,rsize=8,bsize=9216,socket={socket},socket-abstract=no")
+    };
+    let (east_port, mut east) = open(&end("server", 23), &large);
+    let (west_port, mut west) = open(&end("client", 24), &small);
+    eventually("the link comes up", || east_port.link().up && west_port.link().up);
+    for (len, contiguous) in [(2048, true), (2049, false), (9000, false)] {
+        let mut arrived = Burst::new();
+        let mut burst = Burst::new();
+        eventually("the frame comes", || {
+            if burst.is_empty() {
+                burst.push(mbuf(&mut large, &frame(1, len)));
+            }
+            east.transmit(&mut burst);
+            west.receive(&mut arrived);
+            !arrived.is_empty()
+        });
+        assert!(arrived.iter().all(|mbuf| mbuf.is_contiguous() == contiguous), "{len}");
+        assert!(arrived.iter().all(|mbuf| mbuf.data().len() == len.min(2048)), "{len}");
+        Mbuf::free_bulk(&mut arrived);
+    }
+}
+
+/// Frames to another address than the device's are received, where interfaces have addresses of their own, whatever the driver
+/// can be told.
+#[test]
+fn frames_to_further_addresses_are_received() {
+    network_namespace();
+    let directory = Directory::new("macs");
+    let socket = directory.file("m.sock");
+    let more = [MacAddr([2, 0, 0, 0, 0xc0, 1]), MacAddr([2, 0, 0, 0, 0xc0, 2])];
+    let (near_pool, mut far_pool) = (pool(511), pool(511));
+    let memif = |role: &str, n: u8| format!("net_memif{n},role={role},id=0,socket={socket},socket-abstract=no");
+    let pairs = [
+        ("net_af_packet26,iface=near0,framecnt=512".to_owned(), "net_af_packet27,iface=far0,framecnt=512".to_owned()),
+        (memif("server", 25), memif("client", 26)),
+    ];
+    for (near, far) in pairs {
+        let (near, mut near_queue) = open(&near, &near_pool);
+        let (far, mut far_queue) = open(&far, &far_pool);
+        assert!(near.receive_for(&[]).expect("nothing to do"));
+        // Neither driver can be told.
+        assert!(!near.receive_for(&more).expect("it receives everything"));
+        eventually("the link is up", || near.link().up && far.link().up);
+        let own = [near.mac(), more[0], more[1], near.mac()];
+        let frames: Vec<_> = (0..).zip(own).map(|(n, mac)| [&mac.0[..], &frame(n, 100)[6..]].concat()).collect();
+        carry(&frames, &mut far_queue, &mut far_pool, &mut near_queue);
+        let is_on_veth = near.info().if_index.is_some();
+        assert_eq!(ip("link show near0").contains("PROMISC"), is_on_veth);
+        drop((near, near_queue, far, far_queue));
+        assert!(!ip("link show near0").contains("PROMISC"), "nothing is left switched on");
+    }
+    // A TAP device's own address is the kernel's end's too; with another one, the two can speak to each other.
+    let (tap, mut queue) = open_with(&few("net_tap24,iface=tap24"), &near_pool);
+    tap.receive_for(&more).expect("it receives everything");
+    ip("link set tap24 addrgenmode none");
+    ip("address add 192.0.2.1/24 dev tap24");
+    ip(&format!("neighbour add 192.0.2.9 lladdr {} dev tap24", more[1]));
+    UdpSocket::bind("192.0.2.1:0").expect("a socket").send_to(b"hello", "192.0.2.9:9").expect("sent");
+    eventually("the datagram", || {
+        let mut burst = Burst::new();
+        queue.receive(&mut burst);
+        burst.iter().any(|mbuf| mbuf.data()[..6] == more[1].0 && mbuf.data().ends_with(b"hello"))
+    });
+    // One that has no filter takes it all the same.
+    let (ring, mut ring_queue) = open("net_ring21", &far_pool);
+    ring.receive_for(&more).expect("it receives everything");
+    let own = [&more[0].0[..], &frame(1, 60)[6..]].concat();
+    let mut burst: Burst<Mbuf> = [mbuf(&mut far_pool, &own)].into_iter().collect();
+    ring_queue.transmit(&mut burst);
+    assert_eq!(receive(&mut ring_queue, 1), [own]);
+}
+
 #[test]
 fn af_xdp_on_a_veth() {
     network_namespace();
@@ -681,7 +872,7 @@ fn ports_that_can_not_be_opened_say_why() {
     let mtu = PortConfig { mtu: Some(9000), ..PortConfig::new("net_ring4") };
     assert_eq!(
         open_error(&mtu, &pool),
-        "device `net_ring4` can't have an MTU of 9000 bytes: frames of 9018 bytes don't fit buffers for 2048"
+        "device `net_ring4` can't have an MTU of 9000 bytes: frames of 9022 bytes don't fit buffers for 2048"
     );
     let config = PortConfig::new("net_af_packet8,iface=near0");
     let queues = Port::open(eal(), &config, &[&pool, &pool]).expect_err("one queue");

@@ -17,7 +17,7 @@ use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::Packet as _;
 use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
-use dataplane::plan::{NextHop, Pooling};
+use dataplane::plan::{MidStream, NextHop, Pooling};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use dataplane::worker::{Burst, Device, Worker};
@@ -158,7 +158,9 @@ fn provider(limits: Limits) -> Spec {
         udp: Filtering::EndpointIndependent,
         icmp: Filtering::AddressDependent,
     };
-    spec.nat44 = vec![Nat44Rule { filtering, pooling: Pooling::PairedSoft, ..common::rule() }];
+    let rule = |mid_stream| Nat44Rule { filtering, pooling: Pooling::PairedSoft, mid_stream, ..common::rule() };
+    let reset = Nat44Rule { destination: vec![prefix("198.18.0.4/32")], ..rule(MidStream::Reset) };
+    spec.nat44 = vec![reset, rule(MidStream::Adopt)];
     spec.icmp = IcmpPolicy { rate: 1_000_000, burst: 1_000_000, ..IcmpPolicy::default() };
     spec.limits = limits;
     spec
@@ -199,6 +201,12 @@ fn the_packet_path_allocates_nothing() {
         rig.pass("pings", INSIDE, (0..100).map(|n| echo(INSIDE, host(n).0, server().0, true, 20_000 + n, 1)));
         let strangers = external[..100].iter().map(|&to| udp(OUTSIDE, end("198.18.9.9:9"), to, b""));
         rig.pass("sessions from outside", OUTSIDE, strangers);
+        // Connections that the gateway does not know: adopted, and reset.
+        let known = |to, port| (0..200).map(move |n| tcp(INSIDE, (host(n).0, port), to, "PA", 7, 9, b"data"));
+        rig.pass("adopted connections", INSIDE, known(end("198.18.0.3:80"), 31_000));
+        rig.pass("resets", INSIDE, known(end("198.18.0.4:80"), 32_000));
+        assert_eq!(rig.counters.tcp_resets.get() % 200, 0);
+        assert!(rig.counters.tcp_resets.get() > 0);
         // Errors: the gateway's own, and about translated flows in both directions.
         let last = (0..300).map(|n| udp_ttl(INSIDE, host(n), server(), b"probe", 1));
         rig.pass("ICMP errors originated", INSIDE, last);

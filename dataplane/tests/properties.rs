@@ -18,8 +18,8 @@ use dataplane::engine::{Engine, Output, Received};
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet};
 use dataplane::plan::{
-    Filtering, FilteringSet, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, Limits, Nat44Rule, Plan, Pooling,
-    PortForward, PortId, Spec, StaticNat, ZoneId,
+    Filtering, FilteringSet, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, Limits, MidStream, Nat44Rule,
+    Plan, Pooling, PortForward, PortId, Spec, StaticNat, ZoneId,
 };
 use dataplane::pool::{Leases, Owner};
 use dataplane::steer::ShardId;
@@ -272,9 +272,16 @@ fn cramped() -> Spec {
             destination: vec![prefix("198.18.0.3/32")],
             pool: dataplane::plan::PoolId(1),
             port_preservation: false,
+            mid_stream: MidStream::Reset,
             ..rule()
         },
-        Nat44Rule { filtering, pooling: Pooling::PairedSoft, inbound_refresh: false, ..rule() },
+        Nat44Rule {
+            filtering,
+            pooling: Pooling::PairedSoft,
+            inbound_refresh: false,
+            mid_stream: MidStream::Adopt,
+            ..rule()
+        },
     ];
     spec.icmp = IcmpPolicy { rate: 4, burst: 4, silent: Vec::new() };
     spec.limits = Limits { sessions: 24, mappings: 16, neighbours: 6, held_per_neighbour: 2, held: 5 };

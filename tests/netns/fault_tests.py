@@ -125,6 +125,10 @@ def _adopt_download(scene: Scene) -> Seen:
         client.settimeout(30)
         # Most of the file has still to come when the gateway dies.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        # Who only receives has nothing to say, and nothing from outside can be adopted: a keepalive says it.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 60)):
+            client.setsockopt(socket.IPPROTO_TCP, option, value)
         client.connect((SERVER, 80))
         client.sendall(f"GET /file HTTP/1.1\r\nHost: {SERVER}\r\n\r\n".encode())
         answer = http.client.HTTPResponse(client)

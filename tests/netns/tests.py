@@ -11,7 +11,6 @@ line is `N passed, N failed`; the exit status is 0 if none failed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import re
@@ -33,6 +32,8 @@ from fault_tests import FAULT_GROUPS
 from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
 from group import Endpoint, Group, Test, accepted, bound, listener, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
+from link_tests import LINK_GROUPS
+from reload_tests import RELOAD_GROUPS
 from watch_tests import WATCH_GROUPS
 
 # --- probes ---------------------------------------------------------------------------------------------------------
@@ -557,7 +558,7 @@ def _core_outside(scene: Scene) -> Seen:
 
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
-    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS,
+    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS, *RELOAD_GROUPS,
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ ADDRESS_UNREACHABLE = "Destination unreachable: Address unreachable"
 IP_RECVERR = 11
 """Linux' socket option to be told of every ICMP error; the socket module does not name it."""
 MEMIF = "memif.sock"
-SEEN_WITHIN = 3.0
+SEEN_WITHIN = 5.0
 """Seconds within which the watch, which looks twice a second, has seen a change: the machine may be busy."""
 
 
@@ -134,12 +134,12 @@ def pinging(space: Namespace, target: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def load(space: Namespace, target: str) -> Iterator[None]:
-    """The same, and expects that none is lost, but for one in a hundred, which a busy machine may lose."""
+    """The same, and expects that all are answered, but for the last, and one in fifty, which a busy machine may lose."""
     with pinging(space, target) as process:
         yield
     assert process.stdout is not None
     sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", process.stdout.read())[0])
-    expect(sent > 50 and sent - received <= 1 + sent // 100, f"of {sent} pings to {target} {sent - received} are lost")
+    expect(sent > 10 and sent - received <= 1 + sent // 50, f"of {sent} pings to {target} {sent - received} are lost")
 
 
 def port(scene: Scene, name: str, metric: str = "up") -> float:

@@ -15,6 +15,12 @@ use super::{CaptureError, LinkType, RECORD_MAX, Record};
 /// Bytes read ahead; grows up to [`RECORD_MAX`] for larger records.
 const BUFFER: usize = 256 << 10;
 
+/// The type of a pcapng section header, the same in both byte orders.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// The shortest pcapng block: its type and two lengths, in bytes.
+const BLOCK_MIN: u32 = 12;
+
 const NANOS_PER_SEC: u128 = 1_000_000_000;
 
 /// A capture being read: an iterator over its packets. After an error it ends.
@@ -41,8 +47,8 @@ struct Context {
     last: Time,
     /// pcap: unit of the fraction of a second, in nanoseconds.
     fraction_nanos: u64,
-    /// pcapng: the byte order of the section.
-    big_endian: bool,
+    /// pcapng: the byte order of the section. None in a pcap file, and before the first section.
+    big_endian: Option<bool>,
     /// The interfaces of the pcapng section; of a pcap file, its only one.
     interfaces: Vec<Source>,
 }
@@ -99,6 +105,10 @@ impl CaptureReader {
         loop {
             let packet = self.context.packets + 1;
             let path = || self.path.clone();
+            if self.context.is_impossible(self.blocks.data()) {
+                let problem = "its block is shorter than a block can be";
+                return Err(CaptureError::Damaged { path: path(), packet, problem });
+            }
             match self.blocks.next() {
                 Ok((len, block)) => {
                     let record = self.context.take(&block);
@@ -165,6 +175,17 @@ impl Iterator for CaptureReader {
 }
 
 impl Context {
+    /// Whether the pcapng block that begins here says that it is shorter than its type and its two lengths. pcap-parser 0.17
+    /// does not see that in all of them.
+    fn is_impossible(&self, data: &[u8]) -> bool {
+        let (Some(big_endian), Some([kind @ .., a, b, c, d])) = (self.big_endian, data.first_chunk::<8>()) else {
+            return false;
+        };
+        let read = if big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+        // A section header's length is in the byte order of its own section.
+        *kind != SECTION_HEADER && read([*a, *b, *c, *d]) < BLOCK_MIN
+    }
+
     /// Learns from a block; gives its packet, if it holds one.
     fn take(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<Record>, Problem> {
         match block {
@@ -180,12 +201,12 @@ impl Context {
                 self.record(0, time, data, packet.origlen).map(Some)
             }
             PcapBlockOwned::NG(Block::SectionHeader(section)) => {
-                self.big_endian = section.big_endian();
+                self.big_endian = Some(section.big_endian());
                 self.interfaces.clear();
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                self.interfaces.push(Source::from_block(interface, self.big_endian));
+                self.interfaces.push(Source::from_block(interface, self.big_endian == Some(true)));
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {

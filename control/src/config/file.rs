@@ -85,7 +85,7 @@ section! {
     Memory {
         /// Take memory from 2 MiB or 1 GiB pages; otherwise from ordinary ones.
         hugepages: default Text<bool> = Text(false),
-        /// How much memory DPDK takes. 2560 bytes per packet buffer at least.
+        /// How much memory DPDK takes. 2560 bytes per packet buffer at least; with an MTU of 9000 on any interface 9728.
         size: default Text<Size> = Text(Size(256 << 20)),
     }
 }

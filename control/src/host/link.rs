@@ -71,7 +71,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The interface, its addresses not started yet. It has a link-local address if it has any IPv6 address.
+    /// The interface, its link up, its addresses not started yet. It has a link-local address if it has any IPv6 address.
     pub fn new(id: InterfaceId, spec: &InterfaceSpec) -> Self {
         let mut prefixes = spec.addresses.clone();
         let is_link_local = |prefix: &IpPrefix| matches!(prefix.address, IpAddr::V6(a) if a.is_unicast_link_local());
@@ -90,33 +90,43 @@ impl Link {
         }
     }
 
-    /// Takes over what the same link has reached under the configuration before; addresses that are new begin at `now`.
+    /// Takes over what the same link has reached under the plan before; addresses that are new begin at `now`. If the link is
+    /// down its addresses rest; if it has come up, they are brought up again.
     pub fn continue_from(&mut self, before: Option<&Link>, now: Time) {
-        self.up = before.is_none_or(|link| link.up);
         for own in &mut self.own {
             let known = before.and_then(|link| link.own.iter().find(|it| it.prefix.address == own.prefix.address));
             match known {
                 Some(known) => (own.standing, own.deadline) = (known.standing, known.deadline),
-                None if self.up => own.deadline = now,
-                None => {}
+                None => own.deadline = now,
             }
         }
         self.defended = before.map(|link| link.defended.clone()).unwrap_or_default();
+        match (before.is_none_or(|link| link.up), self.up) {
+            (_, false) => self.rest(),
+            (false, true) => self.begin(now),
+            (true, true) => {}
+        }
     }
 
-    /// Brings the addresses up, or, after the link was down, up again: IPv4 at once, IPv6 after its test. An address that has
-    /// passed it before stays in use, and is only announced anew.
+    /// Brings the addresses up, if the link is: IPv4 at once, IPv6 after its test.
     pub fn start(&mut self, now: Time) -> Vec<Task> {
-        for own in self.own.iter_mut().filter(|_| self.up) {
-            own.standing = if own.usable() { Standing::Assigned(ANNOUNCE_NUM) } else { Standing::New };
-            own.deadline = now;
+        if self.up {
+            self.begin(now);
         }
         self.poll(now)
     }
 
-    /// Puts the addresses to rest while the link is down. A test under way is of no worth, nor is one that failed: who had
-    /// the address may be gone when the link is back.
-    pub fn rest(&mut self) {
+    /// An address that has been in use before the link went down is only announced anew; the others are tested.
+    fn begin(&mut self, now: Time) {
+        for own in &mut self.own {
+            own.standing = if own.usable() { Standing::Assigned(ANNOUNCE_NUM) } else { Standing::New };
+            own.deadline = now;
+        }
+    }
+
+    /// Puts the addresses to rest. A test under way is of no worth, nor is one that failed: who had the address may be gone
+    /// when the link is back.
+    fn rest(&mut self) {
         for own in &mut self.own {
             own.standing = if own.usable() { Standing::Assigned(0) } else { Standing::New };
             own.deadline = Time::NEVER;

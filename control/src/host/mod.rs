@@ -21,7 +21,7 @@
 //! long as there are none, it would be a second table of neighbours and routes for nothing.
 //!
 //! Order of calls: [`Host::new`], [`Host::start`] once, then [`Host::receive`], [`Host::resolve`], [`Host::neighbour_used`] and
-//! [`Host::link`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
+//! [`Host::succeed`] as they come, and [`Host::poll`] when [`Host::next_deadline`] has passed; `now` never goes back.
 //! A caller that wants every address in use at once, at the price of not testing it (a replay), starts the host
 //! [`SETTLING`] before its first packet, polls until then and throws the output away. Every message goes to one worker, but
 //! [`ToWorker::Neighbour`], which goes to all.
@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId, PortId};
+use dataplane::plan::{InterfaceId, MacAddr, Plan, PoolId};
 use dataplane::time::Time;
 use smoltcp::wire::{ArpOperation, EthernetFrame, EthernetProtocol};
 
@@ -263,39 +263,11 @@ impl Host {
             let tasks = self.links[index].start(now);
             self.perform(index, tasks, out);
         }
-        self.announce_external(|_| true, out);
+        self.announce_external(|_, _| true, out);
         self.announce_external = now + link::ANNOUNCE_INTERVAL;
     }
 
-    /// The link of a port is up or down now; before this is said, it is up. Order does not matter to [`Host::start`].
-    ///
-    /// Down: packets that wait for a neighbour there are answered, its neighbours forgotten, its addresses at rest. Up: the
-    /// addresses are announced again (gratuitous ARP, RFC 5227 §3; unsolicited advertisement, RFC 4861 §7.2.6), and those
-    /// whose test the fault cut short are tested again.
-    pub fn link(&mut self, port: PortId, up: bool, now: Time, out: &mut Vec<ToWorker>) {
-        let mut effects = Vec::new();
-        for index in 0..self.links.len() {
-            let on_port = self.plan.spec.interfaces.get(index).is_some_and(|interface| interface.port == port);
-            let link = &mut self.links[index];
-            if !on_port || link.up == up {
-                continue;
-            }
-            link.up = up;
-            let id = link.id;
-            if up {
-                let tasks = link.start(now);
-                self.perform(index, tasks, out);
-                self.announce_external(|on| on == id, out);
-                self.announce_external = now + link::ANNOUNCE_INTERVAL;
-            } else {
-                link.rest();
-                self.neighbours.forget(id, &mut effects);
-            }
-        }
-        self.apply(effects, out);
-    }
-
-    /// Works by another plan from now on, with the same interfaces and external addresses.
+    /// Works by another plan from now on, with the same interfaces, links and external addresses.
     pub fn adopt(&mut self, plan: Arc<Plan>) {
         self.plan = plan;
     }
@@ -342,7 +314,7 @@ impl Host {
         }
         if self.announce_external <= now {
             self.announce_external = Time::NEVER;
-            self.announce_external(|_| true, out);
+            self.announce_external(|_, _| true, out);
         }
         let mut effects = Vec::new();
         self.neighbours.poll(now, &mut effects);
@@ -457,9 +429,9 @@ impl Host {
         found.into_iter().take(ANNOUNCED_MAX).collect()
     }
 
-    /// Announces the external addresses on those of these links that are up.
-    fn announce_external(&self, links: impl Fn(InterfaceId) -> bool, out: &mut Vec<ToWorker>) {
-        for &(id, address) in self.external.iter().filter(|&&(id, _)| links(id)) {
+    /// Announces those of the external addresses that are wanted, where the link is up.
+    fn announce_external(&self, wanted: impl Fn(InterfaceId, Ipv4Addr) -> bool, out: &mut Vec<ToWorker>) {
+        for &(id, address) in self.external.iter().filter(|&&(id, address)| wanted(id, address)) {
             let link = &self.links[usize::from(id.0)];
             if link.up {
                 announce(link, address.into(), out);

@@ -1,5 +1,9 @@
-//! The host under another configuration: addresses that stay go on as they are, new ones are brought up, and neighbours
-//! are forgotten where their interface is no longer what it was.
+//! The host under another plan: another configuration, or other links that are up.
+//!
+//! Addresses that stay go on as they are, new ones are brought up, and neighbours are forgotten where their interface is no
+//! longer what it was. Behind a link that is down nothing is known: packets that wait for a neighbour there are answered, its
+//! neighbours forgotten, its addresses at rest. When it is up again the addresses are announced (gratuitous ARP, RFC 5227
+//! §3; unsolicited advertisement, RFC 4861 §7.2.6), and those whose test the fault cut short are tested again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,11 +12,12 @@ use dataplane::message::ToWorker;
 use dataplane::plan::{InterfaceId, InterfaceSpec, Plan};
 use dataplane::time::Time;
 
-use super::link::Link;
-use super::{Host, NudState, announce};
+use super::link::{ANNOUNCE_INTERVAL, Link};
+use super::{Host, NudState};
 
 impl Host {
-    /// Goes over to `plan`, a successor of the present one ([`Plan::succeed`]) that the workers have been given already.
+    /// Goes over to `plan`, a successor of the present one ([`Plan::succeed`], [`Plan::with_links_down`]) that the workers have
+    /// been given already.
     pub fn succeed(&mut self, plan: Arc<Plan>, now: Time, out: &mut Vec<ToWorker>) {
         let old = std::mem::replace(&mut self.plan, plan);
         let plan = Arc::clone(&self.plan);
@@ -34,10 +39,17 @@ impl Host {
                 self.neighbours.insert_permanent((id, address), mac, now, &mut effects);
             }
         }
+        let is_up = |spec: &InterfaceSpec| !plan.spec.links_down.contains(&spec.port);
+        for (id, _) in ids().filter(|(_, spec)| !is_up(spec)) {
+            self.neighbours.forget(id, &mut effects);
+        }
         self.apply(effects, out);
 
+        let was_up = |id: InterfaceId| self.links.get(usize::from(id.0)).is_none_or(|link| link.up);
+        let come_up: Vec<_> = ids().filter(|&(id, spec)| is_up(spec) && !was_up(id)).map(|(id, _)| id).collect();
         let links = ids().map(|(id, spec)| {
             let mut link = Link::new(id, spec);
+            link.up = is_up(spec);
             let kept = before(id).filter(|old| is_same_link(spec, old)).and_then(|_| self.links.get(usize::from(id.0)));
             link.continue_from(kept, now);
             link
@@ -53,10 +65,12 @@ impl Host {
         }
 
         let external = self.external_on_links();
-        for &(id, address) in external.iter().filter(|it| !self.external.contains(it)) {
-            announce(&self.links[usize::from(id.0)], address.into(), out);
+        let before = std::mem::replace(&mut self.external, external);
+        let is_news = |id, address| come_up.contains(&id) || !before.contains(&(id, address));
+        self.announce_external(is_news, out);
+        if !come_up.is_empty() {
+            self.announce_external = now + ANNOUNCE_INTERVAL;
         }
-        self.external = external;
     }
 }
 

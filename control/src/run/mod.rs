@@ -203,6 +203,7 @@ impl Gateway {
         let (ports, queues) = open_ports(eal, config, &pools)?;
         let plan = Arc::new(compile(config, &ports)?);
         check_mtus(&plan, &ports)?;
+        receive_for_interfaces(&plan, &ports)?;
 
         let leases = Arc::new(Leases::new(&plan));
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
@@ -263,10 +264,8 @@ pub(crate) fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError
 
 pub(crate) fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
-    let default = MempoolConfig::default();
-    // The Ethernet header and two tags on top of the MTU.
-    let frame_size = default.frame_size.max(mtu.saturating_add(22));
-    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..default };
+    let frame_size = MempoolConfig::frame_size_for(mtu);
+    let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
@@ -279,12 +278,14 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
-        let interfaces = config.outline().interfaces.iter().filter(|interface| interface.port == id);
-        let mtu = interfaces.map(|interface| interface.mtu).max().filter(|&mtu| mtu > USUAL_MTU);
+        let interfaces = || config.outline().interfaces.iter().filter(|interface| interface.port == id);
+        let mtu = interfaces().map(|interface| interface.mtu.max(USUAL_MTU)).max();
+        let two_tags = interfaces().any(|interface| interface.outer_vlan.is_some());
         let wanted = PortConfig {
             rx_descriptors: port.rx_descriptors,
             tx_descriptors: port.tx_descriptors,
-            mtu,
+            mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
+            two_tags,
             ..PortConfig::new(device)
         };
         let (opened, queues) =
@@ -323,9 +324,23 @@ fn spec(config: &Config, ports: &[(String, Port)], secret: [u8; 16], generation:
 fn check_mtus(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
     for interface in &plan.spec.interfaces {
         let Some((name, port)) = ports.get(usize::from(interface.port.0)) else { continue };
-        if interface.mtu > port.mtu() {
-            let (interface, port, most) = (interface.name.clone(), name.clone(), port.mtu());
+        let most = if interface.outer_vlan.is_some() { port.mtu_with_two_tags() } else { port.mtu() };
+        if interface.mtu > most {
+            let (interface, port) = (interface.name.clone(), name.clone());
             return Err(RunError::Mtu { interface, port, most });
+        }
+    }
+    Ok(())
+}
+
+/// Has the ports receive what is sent to their interfaces' own Ethernet addresses.
+fn receive_for_interfaces(plan: &Plan, ports: &[(String, Port)]) -> Result<(), RunError> {
+    for (id, (name, port)) in (0..=u16::MAX).map(PortId).zip(ports) {
+        let interfaces = plan.spec.interfaces.iter().filter(|interface| interface.port == id);
+        let other: Vec<MacAddr> = interfaces.map(|it| it.mac).filter(|&mac| mac != port.mac()).collect();
+        let told = port.receive_for(&other).map_err(|error| RunError::Port { port: name.clone(), error })?;
+        if !told {
+            info!(port = name, "receives frames to all addresses: its driver has no room for the interfaces' own");
         }
     }
     Ok(())

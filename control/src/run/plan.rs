@@ -6,18 +6,19 @@ use std::sync::Arc;
 use dataplane::message::ToWorker;
 use dataplane::plan::Plan;
 use dataplane::pool::Leases;
+use dataplane::time::Time;
 use tracing::{error, info};
 
 use super::Gateway;
 
 impl Gateway {
-    /// Compiles the running configuration anew, for the links as they were last seen, and works by it from now on.
-    pub(super) fn republish(&mut self) {
+    /// Works by the running configuration for the links as they were last seen.
+    pub(super) fn republish(&mut self, now: Time, out: &mut Vec<ToWorker>) {
         match self.plan.with_links_down(self.watch.links_down()) {
             Ok(plan) => {
                 let plan = Arc::new(plan);
                 self.publish(Arc::clone(&plan), Arc::clone(&self.leases));
-                self.host.adopt(plan);
+                self.host.succeed(plan, now, out);
             }
             // Links decide where a route leads, not whether the configuration is right; it was compiled before.
             Err(error) => error!(%error, "routes stay as they were before the link changed"),

@@ -13,7 +13,7 @@ use dataplane::plan::{Plan, PlanError, Spec};
 use dataplane::time::Time;
 use tracing::{error, info, warn};
 
-use super::{Gateway, check_mtus, spec};
+use super::{Gateway, check_mtus, receive_for_interfaces, spec};
 use crate::api::types::{Change, ReloadReport};
 use crate::config::Config;
 
@@ -103,9 +103,24 @@ impl Gateway {
         report.generation += 1;
         let links_down = self.plan.spec.links_down.clone();
         let spec = spec(&config, &self.ports, self.plan.spec.secret, report.generation);
+        self.fits_ports(&spec)?;
         let plan = Plan::succeed(&self.plan, &self.leases, Spec { links_down, ..spec }).map_err(refusal)?;
         check_mtus(&plan, &self.ports).map_err(|error| error.to_string())?;
         Ok((report, Some((config, plan))))
+    }
+
+    /// Whether the ports, as they were opened, do for these interfaces' tags.
+    fn fits_ports(&self, spec: &Spec) -> Result<(), String> {
+        for interface in spec.interfaces.iter().filter(|interface| interface.outer_vlan.is_some()) {
+            let Some((name, port)) = self.ports.get(usize::from(interface.port.0)) else { continue };
+            if !port.info().two_tags {
+                return Err(format!(
+                    "interfaces.{}.outer-vlan: port {name} was opened for frames with one tag; restart the gateway",
+                    interface.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, now: Time, out: &mut Vec<ToWorker>) -> Result<ReloadReport, String> {
@@ -115,6 +130,7 @@ impl Gateway {
         let (mut report, successor) = self.prepare()?;
         report.applied = true;
         let Some((config, plan)) = successor else { return Ok(report) };
+        receive_for_interfaces(&plan, &self.ports).map_err(|error| error.to_string())?;
         let plan = Arc::new(plan);
         let leases = Arc::new(self.leases.succeed(&self.plan, &plan));
         let ended = self.sum(|counters| &counters.session_reload_ends);

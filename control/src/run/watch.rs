@@ -96,10 +96,10 @@ impl Watch {
         ids.filter(|(_, seen)| seen.state != State::Up).map(|(id, _)| id).collect()
     }
 
-    /// Looks at the ports. Gives those whose link has changed, and whether it is up now.
-    fn look_at_ports(&mut self, ports: &[(String, Port)]) -> Vec<(PortId, bool)> {
-        let mut changed = Vec::new();
-        for ((id, (name, port)), seen) in (0..=u16::MAX).map(PortId).zip(ports).zip(&mut self.ports) {
+    /// Looks at the ports. True if a link has gone down or come up.
+    fn look_at_ports(&mut self, ports: &[(String, Port)]) -> bool {
+        let mut changed = false;
+        for ((name, port), seen) in ports.iter().zip(&mut self.ports) {
             let before = seen.state;
             if before == State::Gone {
                 continue;
@@ -123,7 +123,7 @@ impl Watch {
             }
             if (before == State::Up) != (seen.state == State::Up) {
                 seen.sample.link_changes += 1;
-                changed.push((id, seen.sample.up));
+                changed = true;
             }
         }
         changed
@@ -165,13 +165,8 @@ impl Gateway {
             );
             process::abort();
         }
-        let changed = self.watch.look_at_ports(&self.ports);
-        if !changed.is_empty() {
-            // The plan first: a packet that is answered for want of a neighbour is followed by none that waits again.
-            self.republish();
-            for (port, up) in changed {
-                self.host.link(port, up, now, out);
-            }
+        if self.watch.look_at_ports(&self.ports) {
+            self.republish(now, out);
             self.service.status(&self.status());
         }
         let ports = self.watch.ports.iter().map(|seen| seen.sample.clone()).collect();

@@ -8,6 +8,7 @@ use super::eal::Eal;
 use super::error::{Error, reason};
 use super::log::Setup;
 use super::mbuf::Mbuf;
+use super::mtu::FRAME_OVERHEAD;
 use crate::packet::PacketPool;
 
 /// Buffers that a registered thread may keep for itself between visits to the pool: as many as eight bursts.
@@ -24,10 +25,26 @@ pub struct MempoolConfig {
     pub numa_node: Option<u32>,
 }
 
+impl MempoolConfig {
+    /// The frame size for packets of up to `mtu` bytes: with Ethernet header and two VLAN tags, rounded up to a multiple of
+    /// 1,024 so that the slots of `net_af_packet` and the buffers of `net_memif` can be of that size; 2,048 at least.
+    #[must_use]
+    pub const fn frame_size_for(mtu: u16) -> u16 {
+        let frame = mtu.saturating_add(FRAME_OVERHEAD);
+        match frame.checked_next_multiple_of(1024) {
+            Some(size) if size > Self::FRAME_SIZE => size,
+            Some(_) => Self::FRAME_SIZE,
+            None => u16::MAX,
+        }
+    }
+
+    const FRAME_SIZE: u16 = 2048;
+}
+
 impl Default for MempoolConfig {
     /// 16,383 buffers for frames of up to 2,048 bytes, on any node.
     fn default() -> Self {
-        MempoolConfig { packets: 16_383, frame_size: 2048, numa_node: None }
+        MempoolConfig { packets: 16_383, frame_size: Self::FRAME_SIZE, numa_node: None }
     }
 }
 

@@ -49,6 +49,7 @@ mod kernel;
 mod log;
 mod mbuf;
 mod mempool;
+mod mtu;
 mod port;
 mod queue;
 mod thread;

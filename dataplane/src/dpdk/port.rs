@@ -14,11 +14,9 @@ use super::error::{Error, reason};
 use super::kernel::{Interface, State};
 use super::log::{Setup, control};
 use super::mempool::Mempool;
+use super::mtu;
 use super::queue::Queue;
 use crate::plan::MacAddr;
-
-/// Ethernet header and one 802.1Q tag, in bytes: what a frame has on top of the MTU.
-const FRAME_OVERHEAD: u16 = 18;
 
 /// How a port is opened.
 #[derive(Clone, Debug)]
@@ -32,8 +30,10 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// The address to give the device; none keeps its own.
     pub mac: Option<MacAddr>,
-    /// The largest packet, in bytes without Ethernet header and tag; none keeps the device's.
+    /// The largest packet, in bytes without Ethernet header and tags; none keeps the device's.
     pub mtu: Option<u16>,
+    /// Whether frames of such packets may have two VLAN tags. For one there is always room.
+    pub two_tags: bool,
     /// Whether to receive frames to any address. A device that can't filter always does.
     pub promiscuous: bool,
 }
@@ -48,6 +48,7 @@ impl PortConfig {
             tx_descriptors: 1024,
             mac: None,
             mtu: None,
+            two_tags: false,
             promiscuous: false,
         }
     }
@@ -70,16 +71,16 @@ pub struct PortInfo {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
     pub tx_descriptors: u16,
-    /// The largest packet that it can be set to, in bytes.
-    pub max_mtu: u16,
     /// Whether received packets carry the device's word on their UDP or TCP checksum.
     pub rx_checksum: bool,
     /// The kernel's index of the interface that the device sits on, or makes.
     pub if_index: Option<u32>,
     /// The device's address.
     pub mac: MacAddr,
-    /// The largest packet, in bytes without the Ethernet header.
+    /// The largest packet, in bytes without Ethernet header and tags.
     pub mtu: u16,
+    /// Whether frames of such packets may have two VLAN tags.
+    pub two_tags: bool,
 }
 
 /// What a port's device could do if it were asked to: what [`Port::capabilities`] finds out.
@@ -173,6 +174,7 @@ impl Port {
     /// # Errors
     /// [`Error`] names the device, what is wrong with it, and what its driver said. Whatever was opened is closed again.
     pub fn open(eal: Eal, config: &PortConfig, pools: &[&Mempool]) -> Result<(Port, Vec<Queue>), Error> {
+        mtu::check_arguments(&config.device)?;
         let open = OpenPort::probe(eal, &config.device)?;
         let info = open.configure(config, pools)?;
         let open = Arc::new(open);
@@ -197,10 +199,40 @@ impl Port {
         self.info.mac
     }
 
-    /// The largest packet, in bytes without the Ethernet header.
+    /// The largest packet, in bytes without Ethernet header and tags.
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.info.mtu
+    }
+
+    /// The largest packet whose frames may have two VLAN tags, in bytes without them and the Ethernet header.
+    #[must_use]
+    pub fn mtu_with_two_tags(&self) -> u16 {
+        if self.info.two_tags { self.info.mtu } else { self.info.mtu.saturating_sub(mtu::TAGS) }
+    }
+
+    /// Has the port receive frames to further addresses, in addition to what it receives already. Says whether its driver
+    /// could be told; if not, the port receives frames to any address from now on, or always has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the driver refuses even that.
+    pub fn receive_for(&self, macs: &[MacAddr]) -> Result<bool, Error> {
+        let setup = Setup::begin();
+        let id = self.open.id;
+        let told = macs.iter().all(|mac| {
+            let mut mac = dpdk_sys::rte_ether_addr { addr_bytes: mac.0 };
+            // SAFETY: the port is open, `mac` is an address, which DPDK copies; control calls are made one at a time
+            // (`setup`).
+            unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(id, &raw mut mac, 0) == 0 }
+        });
+        if told {
+            return Ok(true);
+        }
+        // SAFETY: as above.
+        match unsafe { dpdk_sys::rte_eth_promiscuous_enable(id) } {
+            0 | UNSUPPORTED => Ok(false),
+            code => Err(self.open.refused("receiving frames to all addresses", reason(code), &setup)),
+        }
     }
 
     /// Whether it has a link now. For the control thread: it may cost system calls.
@@ -341,6 +373,11 @@ impl OpenPort {
         self.id
     }
 
+    /// The device's name, without its arguments.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Finds `device`, or makes it.
     fn probe(_eal: Eal, device: &str) -> Result<OpenPort, Error> {
         let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
@@ -393,9 +430,8 @@ impl OpenPort {
         let info = device_info(id).map_err(|code| self.refused("asking what it can do", reason(code), &setup))?;
         let driver = driver_name(&info);
         let queues = self.queues(pools.len(), info.max_rx_queues.min(info.max_tx_queues), &driver)?;
-        if let Some(wanted) = config.mtu {
-            self.check_mtu(wanted, info.max_mtu, pools)?;
-        }
+        mtu::check_xdp(&driver, pools)
+            .map_err(|reason| self.refused("using this gateway's buffers", reason, &setup))?;
 
         // SAFETY: all zeros is DPDK's default configuration.
         let mut conf: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -424,7 +460,7 @@ impl OpenPort {
                 check("setting up a transmit queue", code)?;
             }
         }
-        let mtu = self.set_mtu(config.mtu, &setup)?;
+        let mtu = self.set_mtu(config, &info, &driver, pools, &setup)?;
         let mac = self.set_mac(config.mac, &setup)?;
         // SAFETY: the port is open, configured, and has its queues; control calls are made one at a time.
         unsafe {
@@ -446,15 +482,15 @@ impl OpenPort {
             max_tx_queues: info.max_tx_queues,
             rx_descriptors,
             tx_descriptors,
-            max_mtu: info.max_mtu,
             rx_checksum: conf.rxmode.offloads != 0,
             if_index: Some(info.if_index).filter(|&index| index != 0),
             mac,
             mtu,
+            two_tags: config.two_tags,
         })
     }
 
-    fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {
+    pub(super) fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {
         Error::Device { device: self.name.clone(), step, reason, log: setup.log() }
     }
 
@@ -469,43 +505,6 @@ impl OpenPort {
         };
         let too_many = || Error::Queues { device: self.name.clone(), wanted, max, remedy };
         u16::try_from(wanted).ok().filter(|&wanted| (1..=max).contains(&wanted)).ok_or_else(too_many)
-    }
-
-    /// Whether packets of that size fit the device and the buffers.
-    fn check_mtu(&self, wanted: u16, max: u16, pools: &[&Mempool]) -> Result<(), Error> {
-        let frame = wanted.saturating_add(FRAME_OVERHEAD);
-        let reason = if let Some(pool) = pools.iter().find(|pool| pool.frame_size() < frame) {
-            format!("frames of {frame} bytes don't fit buffers for {}", pool.frame_size())
-        } else if wanted > max {
-            format!("it takes {max} at most")
-        } else {
-            return Ok(());
-        };
-        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
-    }
-
-    /// Sets the MTU, and says what it is.
-    fn set_mtu(&self, wanted: Option<u16>, setup: &Setup) -> Result<u16, Error> {
-        let mut mtu = 0;
-        // SAFETY: the port is open, `mtu` is room for the answer; control calls are made one at a time (`setup`).
-        let mut get = || match unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut mtu) } {
-            0 => Ok(mtu),
-            code => Err(self.refused("reading its MTU", reason(code), setup)),
-        };
-        match wanted {
-            Some(wanted) if get()? != wanted => {
-                // SAFETY: as above.
-                match unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, wanted) } {
-                    0 => Ok(wanted),
-                    UNSUPPORTED => {
-                        let reason = format!("its driver can't change it from {}", get()?);
-                        Err(Error::Mtu { device: self.name.clone(), wanted, reason })
-                    }
-                    code => Err(self.refused("setting its MTU", reason(code), setup)),
-                }
-            }
-            _ => get(),
-        }
     }
 
     /// Sets the address, and says what it is. A device that has no notion of an address delivers everything, so any
@@ -532,6 +531,8 @@ impl Drop for OpenPort {
         // SAFETY: the port is open; whoever polls it holds a reference to this value, so nobody does; control calls are
         // made one at a time. Nothing more can be done about a driver that refuses.
         unsafe {
+            // An interface of the kernel's would stay as it is; where nothing was switched on, this does nothing.
+            dpdk_sys::rte_eth_promiscuous_disable(self.id);
             dpdk_sys::rte_eth_dev_stop(self.id);
             dpdk_sys::rte_eth_dev_close(self.id);
             if !self.device.is_null() {
@@ -543,7 +544,7 @@ impl Drop for OpenPort {
 }
 
 /// What a driver returns for what it doesn't do: -ENOTSUP.
-const UNSUPPORTED: i32 = -95;
+pub(super) const UNSUPPORTED: i32 = -95;
 
 /// The port of that name, if there is one.
 fn port_by_name(name: &CStr) -> Option<u16> {

@@ -24,6 +24,18 @@ pub enum Kind {
 /// # Errors
 /// What is wrong with it.
 pub fn well_formed(side: Side, frame: &[u8]) -> Result<Kind, String> {
+    let kind = headers(side, frame)?;
+    if kind == Kind::Own {
+        own(frame)?;
+    }
+    Ok(kind)
+}
+
+/// The first half of [`well_formed`]: the headers up to IP's.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn headers(side: Side, frame: &[u8]) -> Result<Kind, String> {
     let (to, rest) = frame.split_at_checked(6).ok_or("shorter than an address")?;
     let (from, rest) = rest.split_at_checked(6).ok_or("shorter than two addresses")?;
     if from != side.gateway() {
@@ -41,9 +53,7 @@ pub fn well_formed(side: Side, frame: &[u8]) -> Result<Kind, String> {
         EtherType::IPV6 => ipv6(packet)?,
         other => return Err(format!("of type {other:?}")),
     };
-    if kind == Kind::Own {
-        own(frame)?;
-    } else if to[0] & 1 == 1 || to == [0; 6] {
+    if kind == Kind::Forwarded && (to[0] & 1 == 1 || to == [0; 6]) {
         return Err(format!("forwarded to {to:02x?}"));
     }
     Ok(kind)
@@ -96,7 +106,10 @@ fn kind_of(source: IpAddr, hops: u8) -> Kind {
 }
 
 /// What the gateway itself sent: every layer reads, and every checksum is right.
-fn own(frame: &[u8]) -> Result<(), String> {
+///
+/// # Errors
+/// What does not read.
+pub fn own(frame: &[u8]) -> Result<(), String> {
     let read = SlicedPacket::from_ethernet(frame).map_err(|error| format!("of our own: {error}"))?;
     let transport = read.transport.as_ref();
     let right = match (&read.net, transport) {

@@ -1,6 +1,10 @@
 //! The gateway that hostile frames are made for: its configuration, and the proper traffic among which they come.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use control::config::Config;
+use dataplane::plan::{MacAddr, Spec};
 
 use crate::build::{ACK, Ip4, Ip6, NEIGHBOUR_ADVERTISEMENT, SYN, arp, ethernet, icmp, icmp6, tagged, tcp, udp};
 
@@ -220,4 +224,20 @@ pub fn afterwards() -> [(Side, Vec<u8>); 3] {
         of(Side::Inside, Ip4::new(HOST, SERVER).packet(17, &udp(40_404, 40_405, b"alive?"))),
         of(Side::Outside, Ip4::new(SERVER, EXTERNAL).packet(17, &udp(40_405, 40_404, b"alive!"))),
     ]
+}
+
+/// [`CONFIG`] with devices that are never opened.
+///
+/// # Panics
+/// Never: it is consistent.
+#[must_use]
+pub fn config() -> Config {
+    let text = CONFIG.replace("LAN", "net_ring0").replace("WAN", "net_ring1").replace("METRICS", "127.0.0.1:1");
+    Config::parse(&text, Path::new("hostile.yaml")).expect("a configuration")
+}
+
+/// What the data plane works from under [`CONFIG`].
+#[must_use]
+pub fn spec() -> Spec {
+    config().spec(&|_| MacAddr::default(), *b"0123456789abcdef", 1)
 }

@@ -1,5 +1,6 @@
 //! `boot`.
 
+use dataplane::dpdk::MempoolConfig;
 use dataplane::plan::Limits;
 
 use super::Resolver;
@@ -10,12 +11,13 @@ use crate::config::{Boot, Cpu, Memory, Poll, Port};
 
 /// Workers that the data plane can run.
 const WORKERS_MAX: usize = 1;
-/// What a packet buffer takes in all, in bytes: data room, headroom, descriptor and the pool's share, rounded up.
-const BUFFER_BYTES: u64 = 2560;
+/// What a packet buffer takes besides the frame, in bytes: headroom, descriptor and the pool's share, rounded up.
+const BUFFER_OVERHEAD: u64 = 512;
 /// Buffers per worker beyond those that wait in descriptor rings: bursts, held packets, packets for the host.
 const BUFFERS_SPARE: u32 = 2048;
 
 impl Resolver<'_> {
+    /// After the interfaces, whose largest MTU it must hold.
     pub(super) fn boot(&mut self, boot: &file::Boot, ports: &[Port]) -> Boot {
         let mut workers: Vec<u16> = Vec::new();
         for (i, &Text(core)) in boot.cpu.workers.iter() {
@@ -62,7 +64,9 @@ impl Resolver<'_> {
             );
         }
         let Text(Size(size)) = boot.memory.size;
-        let size_min = u64::from(packets) * BUFFER_BYTES * workers.len().max(1) as u64;
+        let mtu = self.spec.interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(0);
+        let buffer = u64::from(MempoolConfig::frame_size_for(mtu)) + BUFFER_OVERHEAD;
+        let size_min = u64::from(packets) * buffer * workers.len().max(1) as u64;
         if size < size_min {
             self.problem(
                 "boot.memory.size",

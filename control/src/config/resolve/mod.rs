@@ -33,8 +33,8 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
         Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, problems };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
-    let boot = r.boot(&file.boot, &ports);
     r.interfaces(file.interfaces.as_ref());
+    let boot = r.boot(&file.boot, &ports);
     r.routes(&file.routes);
     r.pools(&file.pools);
     r.rules(&file.nat44.rules);
