@@ -43,8 +43,7 @@ fn open(config: &Config, workers: usize) -> Result<(Eal, Vec<(String, Port)>), r
 fn device(name: &str, port: &Port, workers: usize, findings: &mut Findings) {
     let info = port.info();
     let link = port.link();
-    let mut text =
-        format!("{} by {}, {}, MTU {} of at most {}", info.device, info.driver, info.mac, info.mtu, info.max_mtu);
+    let mut text = format!("{} by {}, {}, MTU {}", info.device, info.driver, info.mac, info.mtu);
     if let Some(node) = info.numa_node {
         text.push_str(&format!(", node {node}"));
     }
