@@ -18,8 +18,9 @@ pub fn probe(config: &Config) -> Vec<Finding> {
     match open(config, workers) {
         Ok((_, ports)) => {
             for (name, port) in &ports {
-                device(name, port, workers, &mut findings);
-                capabilities(name, &port.capabilities(), &mut findings);
+                let can = port.capabilities();
+                device(name, port, &can, workers, &mut findings);
+                capabilities(name, &can, &mut findings);
             }
         }
         Err(error) => {
@@ -40,10 +41,11 @@ fn open(config: &Config, workers: usize) -> Result<(Eal, Vec<(String, Port)>), r
     Ok((eal, ports))
 }
 
-fn device(name: &str, port: &Port, workers: usize, findings: &mut Findings) {
+fn device(name: &str, port: &Port, can: &Capabilities, workers: usize, findings: &mut Findings) {
     let info = port.info();
     let link = port.link();
-    let mut text = format!("{} by {}, {}, MTU {}", info.device, info.driver, info.mac, info.mtu);
+    let mut text =
+        format!("{} by {}, {}, MTU {} of at most {}", info.device, info.driver, info.mac, info.mtu, can.max_mtu);
     if let Some(node) = info.numa_node {
         text.push_str(&format!(", node {node}"));
     }

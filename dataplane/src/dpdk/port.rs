@@ -86,6 +86,8 @@ pub struct PortInfo {
 /// What a port's device could do if it were asked to: what [`Port::capabilities`] finds out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
+    /// The largest packet that its driver says it takes, in bytes without Ethernet header.
+    pub max_mtu: u16,
     /// The packets that it can spread over queues by a hash (RSS), in DPDK's words: `ipv4`, `ipv4-udp`, ...
     pub hashes: Vec<&'static str>,
     /// Entries of the table from hashes to queues (RETA); 0 if it has none.
@@ -314,6 +316,7 @@ impl Port {
             dpdk_sys::DPDK_TX_OFFLOAD_TCP_CKSUM,
         ];
         Capabilities {
+            max_mtu: mtu::most(&info),
             hashes: names.into_iter().filter(|(bit, _)| types & bit != 0).map(|(_, name)| name).collect(),
             reta_size: info.reta_size,
             hash_key_size: info.hash_key_size,
