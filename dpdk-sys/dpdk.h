@@ -12,6 +12,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -34,6 +35,24 @@ enum dpdk_mbuf_offset {
 /* Flags that are macros of 64-bit expressions, which bindgen doesn't evaluate. */
 static const uint64_t DPDK_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t DPDK_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+static const uint64_t DPDK_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t DPDK_RX_OFFLOAD_TCP_LRO = RTE_ETH_RX_OFFLOAD_TCP_LRO;
+static const uint64_t DPDK_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t DPDK_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+static const uint64_t DPDK_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
+static const uint64_t DPDK_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t DPDK_RSS_FRAG_IPV4 = RTE_ETH_RSS_FRAG_IPV4;
+static const uint64_t DPDK_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t DPDK_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t DPDK_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t DPDK_RSS_FRAG_IPV6 = RTE_ETH_RSS_FRAG_IPV6;
+static const uint64_t DPDK_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t DPDK_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+/* By its place: the highest bit is more than bindgen reads a constant as. */
+static const uint32_t DPDK_RSS_L3_SRC_ONLY_BIT = __builtin_ctzll(RTE_ETH_RSS_L3_SRC_ONLY);
+static const uint64_t DPDK_RSS_L3_DST_ONLY = RTE_ETH_RSS_L3_DST_ONLY;
+static const uint64_t DPDK_RSS_L4_DST_ONLY = RTE_ETH_RSS_L4_DST_ONLY;
+static const uint64_t DPDK_RSS_L3_PRE64 = RTE_ETH_RSS_L3_PRE64;
 static const uint64_t DPDK_RX_L4_CKSUM_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
 static const uint64_t DPDK_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t DPDK_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
@@ -63,6 +82,56 @@ static inline int dpdk_eth_link_get_nowait(uint16_t port_id, struct dpdk_link *o
 		out->full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	}
 	return ret;
+}
+
+/* Whether the driver has flow rules: it is asked about one that drops everything, which changes nothing. */
+static inline bool dpdk_has_flow_rules(uint16_t port_id)
+{
+	const struct rte_flow_attr attr = { .ingress = 1 };
+	const struct rte_flow_item pattern[] = {
+		{ .type = RTE_FLOW_ITEM_TYPE_ETH },
+		{ .type = RTE_FLOW_ITEM_TYPE_END },
+	};
+	const struct rte_flow_action actions[] = {
+		{ .type = RTE_FLOW_ACTION_TYPE_DROP },
+		{ .type = RTE_FLOW_ACTION_TYPE_END },
+	};
+	struct rte_flow_error error;
+
+	return rte_flow_validate(port_id, &attr, pattern, actions, &error) != -ENOSYS;
+}
+
+/*
+ * Whether the driver would take a flow rule that spreads UDP packets of one family over the first `queues` queues by a hash
+ * of `types`. Nothing changes. A rule that leaves the queues to the device's table is tried too: some drivers take the one
+ * form, some the other.
+ */
+static inline bool dpdk_takes_rss_rule(uint16_t port_id, bool ipv6, uint64_t types, uint16_t queues)
+{
+	enum { QUEUES_MAX = 64 };
+	uint16_t queue[QUEUES_MAX];
+	struct rte_flow_action_rss rss = { .types = types };
+	const struct rte_flow_attr attr = { .ingress = 1 };
+	const struct rte_flow_item pattern[] = {
+		{ .type = RTE_FLOW_ITEM_TYPE_ETH },
+		{ .type = ipv6 ? RTE_FLOW_ITEM_TYPE_IPV6 : RTE_FLOW_ITEM_TYPE_IPV4 },
+		{ .type = RTE_FLOW_ITEM_TYPE_UDP },
+		{ .type = RTE_FLOW_ITEM_TYPE_END },
+	};
+	const struct rte_flow_action actions[] = {
+		{ .type = RTE_FLOW_ACTION_TYPE_RSS, .conf = &rss },
+		{ .type = RTE_FLOW_ACTION_TYPE_END },
+	};
+	struct rte_flow_error error;
+
+	if (rte_flow_validate(port_id, &attr, pattern, actions, &error) == 0)
+		return true;
+	for (uint16_t i = 0; i < queues && i < QUEUES_MAX; i++) {
+		queue[i] = i;
+		rss.queue_num = i + 1;
+	}
+	rss.queue = queue;
+	return rte_flow_validate(port_id, &attr, pattern, actions, &error) == 0;
 }
 
 /* Takes one message of DPDK's log. */

@@ -1,15 +1,17 @@
 #!/bin/bash
-# Installs what building, demonstrating and testing Turnpike need on Debian 12. One question to dpkg, and nothing else when
-# nothing is missing. No service is started, now or at the next boot: the tests run their own unbound and promtool.
+# Installs what building, demonstrating and testing Turnpike need on Debian 12; with the word `build`, what building alone
+# needs. One question to dpkg, and nothing else when nothing is missing. No service is started, now or at the next boot: the tests run their own unbound and promtool.
 set -euo pipefail
 
-packages=(
-    # to build (clang for its library: bindgen reads DPDK's headers with it)
-    build-essential ca-certificates clang libdpdk-dev pkg-config
+# clang for its library: bindgen reads DPDK's headers with it.
+packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
+[[ ${1-} == build ]] || packages+=(
     # the laboratory, its clients and servers
     bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
     # judges
-    prometheus python3-jsonschema python3-scapy python3-yaml tshark
+    prometheus python3-jsonschema python3-scapy python3-yaml strace systemd tshark udev
+    # the image
+    buildah debootstrap
 )
 
 # Rust: any cargo from 1.88 on will do. Debian 12 keeps a recent one for its browsers.

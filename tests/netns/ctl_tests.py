@@ -181,6 +181,38 @@ def _lists(scene: Scene) -> Seen:
     return Seen(f"{len(after)} interfaces, {len(neighbours)} neighbours, {len(routes)} routes, {len(drops)} reasons")
 
 
+@CTL.test("ctl: reload says what changes, then changes it; what is allowed goes on; a wrong file changes nothing")
+def _reload(scene: Scene) -> Seen:
+    gateway, before = turnpike(scene), told(scene, "status")["generation"]
+    text = gateway.path.read_text(encoding="utf-8")
+    expect("nothing changes" in gateway.ctl("reload", "--check").stdout, "it changes something without a change")
+    with sockets() as use:
+        server = use(bound(scene.lab.server, SERVER, 7110))
+        inside = use(bound(scene.lab.h1, H1, 7210))
+        inside.sendto(b"before", server.getsockname())
+        _, peer = server.recvfrom(16)
+        try:
+            gateway.path.write_text(text + "\ntimers: {udp: 200s}\n", encoding="utf-8")
+            check = told(scene, "reload", "--check")
+            expect((check["applied"], check["generation"]) == (False, before + 1), f"{check}")
+            expect([change["key"] for change in check["changes"]] == ["timers.udp"], f"{check}")
+            expect(told(scene, "status")["generation"] == before, "a check changes the generation")
+            done = told(scene, "reload")
+            expect((done["applied"], done["generation"]) == (True, before + 1), f"{done}")
+            expect(told(scene, "status")["generation"] == before + 1, "it is another generation than was said")
+            inside.sendto(b"after", server.getsockname())
+            expect(server.recvfrom(16) == (b"after", peer), "the session has not gone on")
+            rows = listed(scene, "session", "list", "--inside", H1, "--proto", "udp", "--external-port", str(peer[1]))
+            expect([190 <= row["expires_seconds"] <= 200 for row in rows] == [True], f"not by the new timer: {rows}")
+            gateway.path.write_text(text + "\ntimers: {udp: 1s}\n", encoding="utf-8")
+            said = refused(gateway.ctl("reload"), 1, str(gateway.path), "timers.udp", "1s")
+            expect(told(scene, "status")["generation"] == before + 1, "a wrong file changes the generation")
+        finally:
+            gateway.path.write_text(text, encoding="utf-8")
+            gateway.ctl("reload")
+    return Seen(said)
+
+
 LISTS = ["session list", "mapping list", "pool list", "pool list --addresses", "interface list", "neighbour list",
          "route list", "worker show", "stats"]  # fmt: skip
 OBJECTS = ["status", "session count"]
@@ -262,14 +294,19 @@ def _wrong_use(scene: Scene) -> Seen:
 FLOWS = 50_000
 
 
+def flows(scene: Scene) -> list[Row]:
+    """The sessions of `make_flows` that are there."""
+    rows = listed(scene, "session", "list", "--inside", H1, "--proto", "udp", "--remote", SERVER)
+    return [row for row in rows if row["inside_port"] == 7300]
+
+
 def make_flows(scene: Scene) -> None:
-    """Opens a session with each port of the server below FLOWS, until all are there. What the server answers (port
+    """Opens a session with each port of the server up to FLOWS, until all are there. What the server answers (port
     unreachable) is part of the load."""
     sender = bound(scene.lab.h1, H1, 7300)
     with sender:
         for _ in range(10):
-            missing = set(range(1, FLOWS + 1))
-            missing -= {row["remote_port"] for row in listed(scene, *MINE)}
+            missing = set(range(1, FLOWS + 1)) - {row["remote_port"] for row in flows(scene)}
             if not missing:
                 return
             for count, port in enumerate(missing):
@@ -280,9 +317,6 @@ def make_flows(scene: Scene) -> None:
     expect(False, f"{len(missing)} of {FLOWS} sessions can't be made")
 
 
-MINE = ("session", "list", "--inside", H1, "--proto", "udp", "--remote", SERVER)
-
-
 @CTL.test("ctl: 50,000 sessions are listed, each once, during a ping flood that loses nothing")
 def _many(scene: Scene) -> Seen:
     make_flows(scene)
@@ -291,7 +325,7 @@ def _many(scene: Scene) -> Seen:
     def look() -> None:
         while not stop.is_set():
             try:
-                rows = [row for row in listed(scene, *MINE) if row["inside_port"] == 7300]
+                rows = flows(scene)
                 ports = {row["remote_port"] for row in rows}
                 expect(len(rows) == len(ports), f"{len(rows)} rows, {len(ports)} sessions")
                 expect(ports >= set(range(1, FLOWS + 1)), f"only {len(ports)} of {FLOWS}")
@@ -314,7 +348,7 @@ def _many(scene: Scene) -> Seen:
     expect(answered >= 1000 and sent - answered <= 1, f"ping -f: {done.stdout.strip()[-200:]}")
     expect(lists, "not one list was complete before the pings were")
     expect(told(scene, "session", "flush", "--inside", H1, "--proto", "udp")["sessions"] >= FLOWS, "not all were ended")
-    expect(listed(scene, *MINE) == [], "some are left")
+    expect(flows(scene) == [], "some are left")
     return Seen(f"{answered} pings, {len(lists)} lists of {lists[0]} sessions")
 
 

@@ -256,7 +256,7 @@ rows! {
 
     /// What a reload changes, or would change.
     ReloadReport {
-        /// The generation that is in use now.
+        /// The configuration's generation: in use now if there are no changes or they were made, else what it would be.
         generation: u32,
         /// Whether the changes were made.
         applied: bool,

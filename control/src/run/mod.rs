@@ -247,7 +247,7 @@ impl Gateway {
     }
 }
 
-fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
+pub(crate) fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
     let pci = config.ports.iter().filter_map(|port| match &port.device {
         Device::Pci(address) => Some(address.clone()),
         Device::Vdev(_) => None,
@@ -262,7 +262,7 @@ fn start_dpdk(config: &Config, verbose: bool) -> Result<Eal, RunError> {
     Eal::start(&config).map_err(|error| RunError::Dpdk { error })
 }
 
-fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
+pub(crate) fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
     let mtu = config.outline().interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(USUAL_MTU);
     let frame_size = MempoolConfig::frame_size_for(mtu);
     let wanted = MempoolConfig { packets: config.boot.packets, frame_size, ..MempoolConfig::default() };
@@ -270,9 +270,9 @@ fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError> {
 }
 
 /// The ports with their names, and for each worker its queues, one for each port.
-type Ports = (Vec<(String, Port)>, Vec<Vec<Queue>>);
+pub(crate) type Ports = (Vec<(String, Port)>, Vec<Vec<Queue>>);
 
-fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, RunError> {
+pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, RunError> {
     let pools: Vec<&Mempool> = pools.iter().collect();
     let mut by_worker: Vec<Vec<Queue>> = pools.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();

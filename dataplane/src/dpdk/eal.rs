@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{Error, reason};
 use super::log::{self, Setup};
-use super::thread::{available_cores, check_cores};
+use super::thread::{check_cores, roaming_cores};
 
 /// How DPDK's environment is started.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Eal {
     pub fn start(config: &EalConfig) -> Result<Eal, Error> {
         check_memory(config)?;
         check_cores(config.control_core.as_slice())?;
-        let arguments = arguments(config, &available_cores())?;
+        let arguments = arguments(config, &roaming_cores())?;
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(Error::AlreadyStarted);
         }

@@ -161,7 +161,7 @@ impl OpenPort {
 }
 
 /// The largest MTU that a driver says it can have, as DPDK judges it.
-fn most(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
+pub(super) fn most(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
     let longest = info.max_rx_pktlen;
     let stated = info.max_mtu != u16::MAX && longest > u32::from(info.max_mtu);
     let by_frame = if stated { u32::from(info.max_mtu) } else { longest.saturating_sub(DPDK_OVERHEAD) };

@@ -83,6 +83,45 @@ pub struct PortInfo {
     pub two_tags: bool,
 }
 
+/// What a port's device could do if it were asked to: what [`Port::capabilities`] finds out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The largest packet that its driver says it takes, in bytes without Ethernet header.
+    pub max_mtu: u16,
+    /// The packets that it can spread over queues by a hash (RSS), in DPDK's words: `ipv4`, `ipv4-udp`, ...
+    pub hashes: Vec<&'static str>,
+    /// Entries of the table from hashes to queues (RETA); 0 if it has none.
+    pub reta_size: u16,
+    /// Bytes of the hash's key; 0 if it has none.
+    pub hash_key_size: u8,
+    /// Hashing IPv4 by the source address alone.
+    pub source_only: Hashing,
+    /// Hashing IPv4 by destination address and port alone.
+    pub destination_only: Hashing,
+    /// Hashing IPv6 by the first 64 bits of the source address alone.
+    pub source_prefix_only: Hashing,
+    /// Whether its driver has flow rules (rte_flow).
+    pub flow_rules: bool,
+    /// The checksums that it looks at: IPv4's header, UDP, TCP.
+    pub rx_checksums: [bool; 3],
+    /// The checksums that it can write: IPv4's header, UDP, TCP.
+    pub tx_checksums: [bool; 3],
+    /// Whether it can merge received TCP segments (LRO). It is never asked to: a router must not.
+    pub lro: bool,
+}
+
+/// How a device can be told to hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hashing {
+    /// Not at all.
+    #[default]
+    No,
+    /// When it is configured.
+    ByConfiguration,
+    /// By a flow rule.
+    ByFlowRule,
+}
+
 /// Whether a port has a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -224,6 +263,71 @@ impl Port {
         let link = unsafe { link.assume_init() };
         let speed_mbps = Some(link.speed_mbps).filter(|&speed| speed != dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN);
         Link { up: link.up && kernel_up, gone: false, speed_mbps, full_duplex: link.full_duplex }
+    }
+
+    /// What its device could do if it were asked to. Asks its driver a few questions and changes nothing; for the control
+    /// thread. A device that does not answer can do nothing.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        let _control = control();
+        let Ok(info) = device_info(self.open.id) else { return Capabilities::default() };
+        let types = info.flow_type_rss_offloads;
+        // SAFETY: the port is open and started; control calls are made one at a time.
+        let flow_rules = unsafe { dpdk_sys::dpdk_has_flow_rules(self.open.id) };
+        let takes_rule = |ipv6, all| {
+            // Without a table there is nothing to spread over. (And net_tap, which has none, would set itself up for it.)
+            flow_rules && info.reta_size > 0 && {
+                // SAFETY: as above; the queues up to nb_rx_queues are set up.
+                unsafe { dpdk_sys::dpdk_takes_rss_rule(self.open.id, ipv6, all, info.nb_rx_queues) }
+            }
+        };
+        let hashing = |ipv6, kind: u64, fields: u64| {
+            let all = kind | fields;
+            if types & all == all {
+                Hashing::ByConfiguration
+            } else if takes_rule(ipv6, all) {
+                Hashing::ByFlowRule
+            } else {
+                Hashing::No
+            }
+        };
+        let names = [
+            (dpdk_sys::DPDK_RSS_IPV4, "ipv4"),
+            (dpdk_sys::DPDK_RSS_FRAG_IPV4, "ipv4-frag"),
+            (dpdk_sys::DPDK_RSS_IPV4_TCP, "ipv4-tcp"),
+            (dpdk_sys::DPDK_RSS_IPV4_UDP, "ipv4-udp"),
+            (dpdk_sys::DPDK_RSS_IPV6, "ipv6"),
+            (dpdk_sys::DPDK_RSS_FRAG_IPV6, "ipv6-frag"),
+            (dpdk_sys::DPDK_RSS_IPV6_TCP, "ipv6-tcp"),
+            (dpdk_sys::DPDK_RSS_IPV6_UDP, "ipv6-udp"),
+        ];
+        let (udp4, udp6) = (dpdk_sys::DPDK_RSS_IPV4_UDP, dpdk_sys::DPDK_RSS_IPV6_UDP);
+        let destination = dpdk_sys::DPDK_RSS_L3_DST_ONLY | dpdk_sys::DPDK_RSS_L4_DST_ONLY;
+        let source = 1_u64 << dpdk_sys::DPDK_RSS_L3_SRC_ONLY_BIT;
+        let prefix = source | dpdk_sys::DPDK_RSS_L3_PRE64;
+        let rx = [
+            dpdk_sys::DPDK_RX_OFFLOAD_IPV4_CKSUM,
+            dpdk_sys::DPDK_RX_OFFLOAD_UDP_CKSUM,
+            dpdk_sys::DPDK_RX_OFFLOAD_TCP_CKSUM,
+        ];
+        let tx = [
+            dpdk_sys::DPDK_TX_OFFLOAD_IPV4_CKSUM,
+            dpdk_sys::DPDK_TX_OFFLOAD_UDP_CKSUM,
+            dpdk_sys::DPDK_TX_OFFLOAD_TCP_CKSUM,
+        ];
+        Capabilities {
+            max_mtu: mtu::most(&info),
+            hashes: names.into_iter().filter(|(bit, _)| types & bit != 0).map(|(_, name)| name).collect(),
+            reta_size: info.reta_size,
+            hash_key_size: info.hash_key_size,
+            source_only: hashing(false, udp4, source),
+            destination_only: hashing(false, udp4, destination),
+            source_prefix_only: hashing(true, udp6, prefix),
+            flow_rules,
+            rx_checksums: rx.map(|bit| info.rx_offload_capa & bit != 0),
+            tx_checksums: tx.map(|bit| info.tx_offload_capa & bit != 0),
+            lro: info.rx_offload_capa & dpdk_sys::DPDK_RX_OFFLOAD_TCP_LRO != 0,
+        }
     }
 
     /// What the device has counted. For the control thread: it may cost a system call.

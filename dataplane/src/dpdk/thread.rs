@@ -55,11 +55,34 @@ pub enum CoreError {
     },
 }
 
-/// The cores that the process may use: read at the first call, before any thread is pinned.
+/// The cores that threads of the process may be pinned to: read at the first call, before any thread is pinned.
+///
+/// They are those that the kernel lets the process roam, and those that it keeps its scheduler off (`isolcpus=`): no
+/// process roams these, and workers are what they are set apart for.
 #[must_use]
 pub fn available_cores() -> Vec<usize> {
     static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    let find = || {
+        let mut cores = roaming_cores();
+        let isolated = fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
+        cores.extend(parse_list(isolated.trim()).filter(|&core| can_be_pinned_to(core)));
+        cores.sort_unstable();
+        cores.dedup();
+        cores
+    };
+    CORES.get_or_init(find).clone()
+}
+
+/// The cores that threads of the process run on if nobody pins them, read at the first call.
+pub(super) fn roaming_cores() -> Vec<usize> {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
     CORES.get_or_init(affinity).clone()
+}
+
+/// Whether the cpuset of the process has the core: a thread tries it.
+fn can_be_pinned_to(core: usize) -> bool {
+    let attempt = move || core_affinity::set_for_current(CoreId { id: core }) && affinity() == [core];
+    std::thread::spawn(attempt).join().unwrap_or(false)
 }
 
 /// The cores that the calling thread may use now.
@@ -82,9 +105,9 @@ fn check(cores: &[usize], available: &[usize], online: &str, present: &str) -> R
             return Err(CoreError::NamedTwice(core));
         }
         if !available.contains(&core) {
-            return Err(if !in_list(present, core) {
+            return Err(if !parse_list(present).any(|there| there == core) {
                 CoreError::Absent { core, present: present.into() }
-            } else if !in_list(online, core) {
+            } else if !parse_list(online).any(|on| on == core) {
                 CoreError::Offline { core, online: online.into() }
             } else {
                 CoreError::OutsideCpuset { core, available: available.into() }
@@ -94,12 +117,13 @@ fn check(cores: &[usize], available: &[usize], online: &str, present: &str) -> R
     Ok(())
 }
 
-/// Whether the kernel's list (`0-3,8`) has `core` in it.
-fn in_list(list: &str, core: usize) -> bool {
-    list.split(',').any(|range| {
+/// The cores of a list of the kernel's: `0-3,8`.
+fn parse_list(list: &str) -> impl Iterator<Item = usize> {
+    let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        matches!((first.parse::<usize>(), last.parse::<usize>()), (Ok(first), Ok(last)) if (first..=last).contains(&core))
-    })
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten()
 }
 
 /// The calling thread, pinned to a core and known to DPDK, so that packet pools keep a cache for it. Dropping it takes the
@@ -161,6 +185,21 @@ mod tests {
         assert_eq!(check(&[6]), Err(format!("core 6 is offline: {remedy}")));
         let reason = "outside the cpuset of this process, which has [0, 1, 4]: widen it, or choose among these";
         assert_eq!(check(&[0, 5]), Err(format!("core 5 is {reason}")));
+    }
+
+    #[test]
+    fn lists_of_the_kernel() {
+        assert_eq!(parse_list("0-3,8").collect::<Vec<_>>(), [0, 1, 2, 3, 8]);
+        assert_eq!(parse_list("").count(), 0);
+    }
+
+    /// A core that is set apart is one that no thread roams, and that a thread can be pinned to all the same.
+    #[test]
+    fn a_core_is_tried_by_a_thread_of_its_own() {
+        let before = affinity();
+        assert!(can_be_pinned_to(before[0]));
+        assert!(!can_be_pinned_to(1023), "the last that an affinity has room for");
+        assert_eq!(affinity(), before);
     }
 
     #[test]

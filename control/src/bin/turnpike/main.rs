@@ -4,6 +4,7 @@
 //! match in `main`. Exit codes: 0, 1 (failed), 2 (wrong use or configuration).
 
 mod check;
+mod doctor;
 mod replay;
 mod run;
 mod schema;
@@ -32,6 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration.";
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Doctor(doctor::Args),
     Replay(replay::Args),
     Run(run::Args),
     Schema(schema::Args),
@@ -46,6 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Man { directory } => man(&directory),

@@ -82,7 +82,7 @@ impl Summary for ReloadReport {
         let _ = match (self.changes.is_empty(), self.applied) {
             (true, _) => writeln!(text, "nothing changes; generation {generation} is in use"),
             (false, true) => writeln!(text, "done; generation {generation} is in use"),
-            (false, false) => writeln!(text, "nothing was changed; generation {generation} is in use"),
+            (false, false) => writeln!(text, "nothing was changed; this would be generation {generation}"),
         };
         text
     }
