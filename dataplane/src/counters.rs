@@ -205,7 +205,8 @@ drop_reasons! {
     /// The queue to the control thread is full.
     PuntQueueFull, "host", "punt-queue-full",
         "find who floods the gateway itself with ARP, neighbour discovery or pings; forwarded packets are not affected";
-    /// The control thread gave a packet that is not a valid frame or IP packet, or too large for a buffer.
+    /// The control thread gave a packet that is not a valid frame or IP packet, too large for a buffer, or for an interface
+    /// that is gone.
     HostPacket, "host", "host-packet",
         "report it: the gateway has made a packet that it can't send";
     /// The packet pool is empty, so a packet of the host could not be sent.

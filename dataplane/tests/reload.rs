@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 
 use common::{End, INSIDE, Lab, OUTSIDE, end, icmp, pool, prefix, read, read_error, rule, tcp, udp, udp_ttl};
 use dataplane::counters::Drop;
+use dataplane::message::ToWorker;
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, Limits, Nat44Rule, NextHop,
     PoolId, PoolSpec, PortForward, PortId, RouteSpec, Spec, StaticNat, Timers, ZoneId,
@@ -648,4 +649,22 @@ fn a_thousand_reloads_under_load() {
         assert_eq!((free, lab.leases.ports_used(id)), (leasable, [0; 3]));
         assert!(!lab.leases.is_leased(id));
     }
+}
+
+/// The host may answer by an interface that a reload has just taken away: its frame goes nowhere, and is counted.
+#[test]
+fn a_frame_for_an_interface_that_is_gone_is_dropped_by_name() {
+    let mut guests = spec().interfaces[0].clone();
+    (guests.name, guests.vlan, guests.addresses) = ("guests".into(), Some(20), vec![prefix("192.168.20.1/24")]);
+    let mut lab = Lab::new(Spec { interfaces: [spec().interfaces, vec![guests]].concat(), ..spec() });
+    let send = |lab: &mut Lab| {
+        let frame = ToWorker::Frame { interface: InterfaceId(2), frame: [0xff; 60].into() };
+        lab.to_worker.send(frame).unwrap();
+        lab.run().frames.len()
+    };
+    assert_eq!(send(&mut lab), 1);
+    lab.reload(spec());
+    lab.recount();
+    assert_eq!(send(&mut lab), 0);
+    lab.counted("from-host, drop-host-packet");
 }

@@ -9,7 +9,7 @@ use crate::message::{NeighbourState, NeighbourUpdate};
 use crate::packet::parse::{self, View4};
 use crate::packet::verify::Covered;
 use crate::packet::{Packet, PacketPool, error, reset};
-use crate::plan::{InterfaceId, MacAddr, Plan, PortId, Target};
+use crate::plan::{InterfaceId, MacAddr, Named, Plan, PortId, Target};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Waiting};
 use crate::session::tcp::Segment;
 use crate::time::Time;
@@ -143,7 +143,9 @@ impl<P: Packet> Engine<P> {
         let mut to = Adjacency { mac: MacAddr::default(), interface };
         to.mac.0.copy_from_slice(&packet.data()[..6]);
         let kind = parse::get16(packet.data(), 12);
-        if self.address_frame(&mut packet, to, kind, parse::ETHERNET) {
+        // The host may not have heard yet that a reload has taken the interface away.
+        let known = self.plan.interface(interface).is_some_and(|it| !it.is_vacant());
+        if known && self.address_frame(&mut packet, to, kind, parse::ETHERNET) {
             out.transmit.push((interface, packet));
         } else {
             self.drop(packet, Drop::HostPacket, out);
