@@ -34,6 +34,11 @@ BUILDER = [
     "RUN make install DESTDIR=/out PREFIX=/usr",
 ]
 """The builder stage: what a user's own machine would run too."""
+SOURCES = """\
+deb http://deb.debian.org/debian bookworm main
+deb http://deb.debian.org/debian bookworm-updates main
+deb http://deb.debian.org/debian-security bookworm-security main
+"""
 GIVEN = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
 """The capabilities that a container has when nothing is said of them (containers.conf(5))."""
 
@@ -96,7 +101,9 @@ def base(buildah: Buildah, directory: Path) -> None:
     for waste in ("var/cache/apt/archives", "var/lib/apt/lists"):
         shutil.rmtree(system / waste)
         (system / waste / "partial").mkdir(parents=True)
-    # As in Debian's own image: an image that is cut short is thrown away, so dpkg need not wait for the disk.
+    # As in Debian's own image: all of a release's sources; and an image that is cut short is thrown away, so dpkg need not wait
+    # for the disk.
+    (system / "etc/apt/sources.list").write_text(SOURCES)
     (system / "etc/dpkg/dpkg.cfg.d/docker-apt-speedup").write_text("force-unsafe-io\n")
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, system, "/")
