@@ -31,7 +31,7 @@ use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
-use crate::session::recheck::Sweep;
+use crate::session::recheck::{SEGMENTS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::{SHARDS, ShardId};
@@ -160,10 +160,11 @@ impl Bucket {
             return false;
         }
         let step = std::time::Duration::from_nanos(1_000_000_000 / u64::from(rate));
-        let full_at = self.full_at.max(now);
-        let room = full_at.since(now) + step <= step * burst;
+        // The rate may have been raised since.
+        self.full_at = self.full_at.clamp(now, now + step * burst);
+        let room = self.full_at.since(now) + step <= step * burst;
         if room {
-            self.full_at = full_at + step;
+            self.full_at = self.full_at + step;
         }
         room
     }
@@ -191,6 +192,8 @@ pub struct Engine<P> {
     overdue: u64,
     /// The check of all sessions against a new plan, while it goes on.
     sweep: Option<Sweep>,
+    /// Packets received when it last went on.
+    swept_at: u64,
     /// It has come to its end, and nobody has been told.
     swept: bool,
     traces: Option<Vec<Trace>>,
@@ -226,6 +229,7 @@ impl<P: Packet> Engine<P> {
             expiring: 0,
             overdue: 0,
             sweep: None,
+            swept_at: 0,
             swept: false,
             traces: None,
             story: Story::default(),
@@ -411,11 +415,13 @@ impl<P: Packet> Engine<P> {
 
     /// Takes the sweep after a reload one step further, if there is one.
     fn sweep_on(&mut self, now: Time) {
+        let received = self.counters.received.get();
+        let loaded = std::mem::replace(&mut self.swept_at, received) != received;
         let Some(mut sweep) = self.sweep else { return };
         let shard = u8::try_from(sweep.shard).ok().filter(|&id| usize::from(id) < SHARDS);
         self.sweep = shard.map(|id| {
             let (shard, mut context) = self.shard_at(ShardId(id), now);
-            shard.sweep(&mut context, &mut sweep);
+            shard.sweep(&mut context, &mut sweep, if loaded { 1 } else { SEGMENTS });
             sweep
         });
         self.swept = self.sweep.is_none();

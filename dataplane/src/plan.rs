@@ -744,8 +744,18 @@ impl Plan {
             external.static_blocks.sort_unstable();
         }
         for external in before.iter().flat_map(|before| &before.draining) {
-            if self.external(external.address).is_none() && !is_local(external.address) {
-                single(self, External { draining: true, static_blocks: Vec::new(), ..external.clone() })?;
+            match self.external(external.address).map(|(id, _)| id) {
+                // It is in no pool any more, but has forwards: these go on beside what is drained.
+                Some(id) => {
+                    let kept = &mut self.externals[id as usize];
+                    if kept.pool.is_none() && kept.static_nat.is_none() {
+                        (kept.pool, kept.draining) = (external.pool, true);
+                    }
+                }
+                None if external.local || !is_local(external.address) => {
+                    single(self, External { draining: true, static_blocks: Vec::new(), ..external.clone() })?;
+                }
+                None => {}
             }
         }
         let room = (2 * self.externals.len()).clamp(CAPACITY_MIN, EXTERNALS_MAX);
@@ -818,6 +828,23 @@ impl Plan {
             }
             RuleRef::Static(index) => {
                 self.spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.outside_zone)
+            }
+        }
+    }
+
+    /// The zone that a translation leads to from outside.
+    #[must_use]
+    pub fn inside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
+        match rule {
+            RuleRef::None => None,
+            RuleRef::Nat44(index) => {
+                self.spec.nat44.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|rule| rule.from)
+            }
+            RuleRef::Forward(index) => {
+                self.spec.forwards.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.inside_zone)
+            }
+            RuleRef::Static(index) => {
+                self.spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.inside_zone)
             }
         }
     }

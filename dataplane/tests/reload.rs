@@ -7,12 +7,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use common::{End, INSIDE, Lab, OUTSIDE, end, pool, prefix, read, rule, tcp, udp};
+use common::{End, INSIDE, Lab, OUTSIDE, end, icmp, pool, prefix, read, read_error, rule, tcp, udp, udp_ttl};
 use dataplane::counters::Drop;
 use dataplane::message::ToWorker;
 use dataplane::plan::{
-    Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, Limits, Nat44Rule, NextHop, PoolId, PoolSpec,
-    PortForward, PortId, RouteSpec, Spec, StaticNat, Timers, ZoneId,
+    Filtering, FilteringSet, ForwardProtocol, IcmpPolicy, InterfaceId, InterfaceSpec, Limits, Nat44Rule, NextHop,
+    PoolId, PoolSpec, PortForward, PortId, RouteSpec, Spec, StaticNat, Timers, ZoneId,
 };
 
 /// The rig's gateway, with a router inside.
@@ -280,6 +280,146 @@ fn a_stricter_filtering_holds_at_once() {
     lab.pass(OUTSIDE, &udp(OUTSIDE, end("198.18.0.11:9"), external, b"?"), INSIDE);
 }
 
+/// A stricter filtering holds for the first packet under it, whether or not the sweep has come by.
+#[test]
+fn a_stricter_filtering_does_not_wait_for_the_sweep() {
+    let with = |filtering: Filtering| {
+        let filtering = FilteringSet { udp: filtering, ..FilteringSet::default() };
+        Spec { nat44: vec![Nat44Rule { filtering, ..rule() }], ..spec() }
+    };
+    let mut lab = Lab::new(with(Filtering::EndpointIndependent));
+    let external = out(&mut lab, end("192.168.1.10:4000"));
+    lab.begin_reload(with(Filtering::AddressPortDependent));
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end("198.18.0.9:9"), external, b"?"), Drop::Filtered);
+}
+
+/// Whoever the host speaks with may come by another port as soon as the rule says so.
+#[test]
+fn a_filtering_by_address_knows_the_sessions_of_before() {
+    let with = |filtering: Filtering| {
+        let filtering = FilteringSet { udp: filtering, ..FilteringSet::default() };
+        Spec { nat44: vec![Nat44Rule { filtering, ..rule() }], ..spec() }
+    };
+    let mut lab = Lab::new(with(Filtering::AddressPortDependent));
+    let external = out(&mut lab, end("192.168.1.10:4000"));
+    let known = (server().0, 999);
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, known, external, b"?"), Drop::Filtered);
+    lab.reload(with(Filtering::AddressDependent));
+    lab.pass(OUTSIDE, &udp(OUTSIDE, known, external, b"?"), INSIDE);
+    lab.dropped(OUTSIDE, &udp(OUTSIDE, end("198.18.0.9:9"), external, b"?"), Drop::Filtered);
+}
+
+/// ICMP errors do not use what a reload has ended either.
+#[test]
+fn errors_about_sessions_that_are_ended_stay_outside() {
+    let mut lab = Lab::new(spec());
+    let client = end("192.168.1.10:4000");
+    let sent = lab.pass(INSIDE, &udp(INSIDE, client, server(), b"ask"), OUTSIDE);
+    let router = Ipv4Addr::new(198, 18, 9, 9);
+    let error = icmp(OUTSIDE, router, read(&sent).source.0, 3, 1, [0; 4], &sent[14..]);
+    lab.pass(OUTSIDE, &error, INSIDE);
+    lab.begin_reload(Spec { nat44: vec![named("subscribers", "192.168.77.0/24", 0)], ..spec() });
+    lab.dropped(OUTSIDE, &error, Drop::IcmpErrorNoSession);
+    assert_eq!(lab.counters.session_reload_ends.get(), 1);
+}
+
+/// A network that is no longer routed inside is not sought outside, by answers, strangers or errors.
+#[test]
+fn nothing_is_translated_to_the_wrong_side() {
+    let filtering = FilteringSet { udp: Filtering::EndpointIndependent, ..FilteringSet::default() };
+    let cone = || Spec { nat44: vec![Nat44Rule { filtering, ..rule() }], ..spec() };
+    let mut lab = Lab::new(cone());
+    let client = end("192.168.50.10:4000");
+    let sent = lab.pass(INSIDE, &udp(INSIDE, client, server(), b"ask"), OUTSIDE);
+    let external = read(&sent).source;
+    let mut lost = cone();
+    lost.routes.retain(|route| route.prefix != prefix("192.168.0.0/16"));
+    lab.reload(lost);
+    for remote in [server(), end("198.18.0.9:9")] {
+        let seen = lab.send(OUTSIDE, &udp(OUTSIDE, remote, external, b"?"));
+        assert_eq!(seen.frames.len(), 1);
+        let told = read_error(&seen.frames[0].1);
+        assert_eq!((told.kind, told.code, told.destination), (3, 0, remote.0.into()));
+    }
+    let error = icmp(OUTSIDE, Ipv4Addr::new(198, 18, 9, 9), external.0, 3, 1, [0; 4], &sent[14..]);
+    lab.dropped(OUTSIDE, &error, Drop::NoRoute);
+    lab.reload(cone());
+    answered(&mut lab, external, client);
+}
+
+/// Two rules with one pool share a host's mappings. What each lets in stays its own through a reload, and a mapping whose
+/// rule goes becomes the other's.
+#[test]
+fn a_mapping_that_two_rules_use_stays_the_first_ones() {
+    let cone = FilteringSet { udp: Filtering::EndpointIndependent, ..FilteringSet::default() };
+    let closed = || Nat44Rule { destination: vec![prefix("198.18.0.0/24")], ..named("closed", "192.168.0.0/16", 0) };
+    let open = || Nat44Rule { filtering: cone, ..named("open", "192.168.0.0/16", 0) };
+    let both = || Spec { nat44: vec![closed(), open()], ..spec() };
+    let mut lab = Lab::new(both());
+    let client = end("192.168.1.10:4000");
+    let external = out(&mut lab, client);
+    let frame = lab.pass(INSIDE, &udp(INSIDE, client, end("198.19.0.1:53"), b"ask"), OUTSIDE);
+    assert_eq!(read(&frame).source, external);
+    let stranger = udp(OUTSIDE, end("198.18.0.9:9"), external, b"?");
+    lab.dropped(OUTSIDE, &stranger, Drop::Filtered);
+    lab.reload(Spec { timers: Timers { hold_down: std::time::Duration::ZERO, ..Timers::default() }, ..both() });
+    lab.dropped(OUTSIDE, &stranger, Drop::Filtered);
+    lab.reload(Spec { nat44: vec![open()], ..spec() });
+    assert_eq!(lab.counters.session_reload_ends.get(), 1, "that of the rule that is gone");
+    lab.pass(OUTSIDE, &stranger, INSIDE);
+}
+
+/// An interface's own address, and one that has a forward, are drained like any other.
+#[test]
+fn addresses_with_another_use_are_drained_too() {
+    let own = || PoolSpec { name: "public".into(), ..pool(&["198.51.100.2"], 1..=65535) };
+    let beside = |address: &str| Spec { pools: vec![pool(&[address], 1..=65535)], ..spec() };
+    let mut lab = Lab::new(Spec { pools: vec![own()], ..spec() });
+    let client = end("192.168.1.10:4000");
+    let external = out(&mut lab, client);
+    assert_eq!(external.0, Ipv4Addr::new(198, 51, 100, 2));
+    let forward = || forward("dns", (external.0, 53), end("192.168.1.20:53"));
+    for forwards in [vec![], vec![forward()]] {
+        lab.reload(Spec { forwards, ..beside("203.0.113.5") });
+        assert_eq!(out(&mut lab, client), external);
+        answered(&mut lab, external, client);
+        assert_eq!(out(&mut lab, end("192.168.1.11:4000")).0, Ipv4Addr::new(203, 0, 113, 5));
+    }
+    let frame = lab.pass(OUTSIDE, &udp(OUTSIDE, end("198.18.0.9:9"), (external.0, 53), b"?"), INSIDE);
+    assert_eq!(read(&frame).destination, end("192.168.1.20:53"));
+    assert_eq!(lab.counters.session_reload_ends.get(), 0);
+}
+
+/// An address that comes back before it is empty gives out ports at once.
+#[test]
+fn a_drained_address_may_come_back() {
+    let with = |ranges: &[&str]| Spec { pools: vec![pool(ranges, 1..=65535)], ..spec() };
+    let mut lab = Lab::new(with(&["203.0.113.5"]));
+    let client = end("192.168.1.10:4000");
+    let external = out(&mut lab, client);
+    lab.reload(with(&["203.0.113.6"]));
+    lab.begin_reload(with(&["203.0.113.5"]));
+    lab.run();
+    assert_eq!(out(&mut lab, end("192.168.1.10:4001")), (external.0, 4001));
+    answered(&mut lab, external, client);
+}
+
+/// A higher rate of ICMP errors holds at once, though the lower one has been used up for minutes ahead.
+#[test]
+fn a_higher_rate_of_errors_holds_at_once() {
+    let with = |rate| Spec { icmp: IcmpPolicy { rate, burst: 100, ..IcmpPolicy::default() }, ..spec() };
+    let mut lab = Lab::new(with(1));
+    let expired = udp_ttl(INSIDE, end("192.168.1.10:4000"), server(), b"", 1);
+    for _ in 0..150 {
+        lab.send(INSIDE, &expired);
+    }
+    assert_eq!(lab.counters.icmp_rate_limited.get(), 50);
+    lab.reload(with(1000));
+    lab.send(INSIDE, &expired);
+    lab.wait(std::time::Duration::from_millis(1));
+    assert_eq!(lab.send(INSIDE, &expired).frames.len(), 1);
+}
+
 /// Interfaces and zones keep their places too: a new one before the others, and one gone.
 #[test]
 fn interfaces_and_zones_are_known_by_their_names() {
@@ -500,6 +640,7 @@ fn a_thousand_reloads_under_load() {
     assert!(lab.counters.session_reload_ends.get() > 1000, "the others did change");
     // All over: every record, every segment and every port is back.
     lab.wait_secs(10_000);
+    lab.wait_secs(Timers::default().hold_down.as_secs());
     assert_eq!(lab.sessions() + lab.mappings().iter().sum::<u64>() + lab.counters.mappings_held.get(), 0);
     assert_eq!(lab.worker.engine().arenas().free(), before);
     let plan = std::sync::Arc::clone(lab.worker.engine().plan());

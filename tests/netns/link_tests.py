@@ -120,7 +120,7 @@ def tagged(lab: Lab, name: str, *tags: str) -> Iterator[None]:
     with mtus(*wide):
         process = lab.spawn(lab.h2, f"tagger-{name}", "python3", script, name, "eth0", *tags)
         try:
-            wait_for(lambda: "ready" in lab.log(f"tagger-{name}"), 10, f"{name} is there")
+            wait_for(lambda: f" {name}:" in lab.h2.ip("-o", "link", "show"), 10, f"{name} is there")
             lab.h2.sysctl(f"ipv6/conf/{name}/accept_dad", 0)
             lab.h2.ip("link", "set", name, "up")
             yield
@@ -241,6 +241,13 @@ def _no_echo(scene: Scene) -> Seen:
 # --- jumbo frames ---------------------------------------------------------------------------------------------------
 
 
+def forget_paths(*spaces: Namespace) -> None:
+    """Has hosts forget the path MTUs that they have learned."""
+    for space in spaces:
+        for family in ("-4", "-6"):
+            space.ip(family, "route", "flush", "cache")
+
+
 @contextlib.contextmanager
 def jumbo(scene: Scene, uplink: int) -> Iterator[None]:
     """Within this context a gateway runs whose inside takes 9000 bytes, and all networks but the narrow one do; the uplink as
@@ -252,14 +259,14 @@ def jumbo(scene: Scene, uplink: int) -> Iterator[None]:
     gateway = turnpike(scene)
     with mtus(*own, *inside, *outside):
         gateway.start(jumbo_configuration(uplink))
+        # What other tests have taught them of paths.
+        forget_paths(lab.h1, lab.server)
         try:
             expect(mtu(lab.gw, "lan0") == JUMBO, f"the gateway's device has an MTU of {mtu(lab.gw, 'lan0')}")
             yield
         finally:
             status = gateway.stop()
-            for space in (lab.h1, lab.server):
-                for family in ("-4", "-6"):
-                    space.ip(family, "route", "flush", "cache")
+            forget_paths(lab.h1, lab.server)
             if status != 0:
                 raise Failed(f"the gateway stopped with {status}: {gateway.last_words()}")
 

@@ -324,6 +324,7 @@ def _silent(scene: Scene) -> Seen:
     lab = scene.lab
     answers(lab.h1, GW_INSIDE_V6)
     # The gateway learns where h2 is from h2's own question, and does not know yet whether h2 hears it.
+    lab.h2.ip("neighbour", "flush", "all")
     ping(lab.h2, GW_INSIDE, count=1)
     ping(lab.h2, GW_INSIDE_V6, count=1)
     hushed(lab.h2, True)

@@ -165,9 +165,9 @@ def works(buildah: Buildah, container: str, directory: Path) -> None:
         run("nsenter", f"--net=/proc/{process.pid}/ns/net", *health)
         said = run(*buildah.inside(container, "turnpikectl", "status"))
         check(bool(re.search(r"^ports +\d of 4 up$", said, re.MULTILINE)), said)
-        for pid in descendants(process.pid):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "turnpike":
-                os.kill(pid, signal.SIGTERM)
+        gateways = [pid for pid in descendants(process.pid) if os.readlink(f"/proc/{pid}/exe").endswith("/bin/turnpike")]
+        check(len(gateways) == 1, f"the gateway is not to be found: {gateways}")
+        os.kill(gateways[0], signal.SIGTERM)
         check(process.wait(timeout=30) == 0, f"it did not end well: {log.read_text()}")
     finally:
         if process.poll() is None:
@@ -178,7 +178,8 @@ def works(buildah: Buildah, container: str, directory: Path) -> None:
 
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and these, and so on."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # Any thread may have started them.
+    children = [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
     return [found for child in children for found in (*descendants(int(child)), int(child))]
 
 

@@ -50,7 +50,15 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn reread(&self) -> Result<Config, ConfigError> {
-        Self::load(&self.files)
+        // Opening a pipe would wait for its other end, which a running gateway may not.
+        let is_pipe = |path: &&PathBuf| fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir());
+        match self.files.iter().find(is_pipe) {
+            None => Self::load(&self.files),
+            Some(path) => {
+                let message = "is neither a file nor a directory, so it can't be read again; restart with one that is";
+                Err(ConfigError { problems: vec![problem(path, message)] })
+            }
+        }
     }
 
     /// Reads the text of a file, which is called `path` in errors.

@@ -100,7 +100,7 @@ impl State {
 
     /// A counter of each interface, labelled by its name.
     fn by_interface(&self, counter: impl Fn(&Counters, usize) -> &Counter) -> Vec<Series<1>> {
-        let interfaces = self.plan.spec.interfaces.iter().enumerate();
+        let interfaces = self.plan.spec.interfaces.iter().enumerate().filter(|(_, spec)| !spec.name.is_empty());
         interfaces.map(|(index, spec)| ([spec.name.clone()], self.sum(|c| counter(c, index)))).collect()
     }
 }
@@ -310,7 +310,10 @@ fn sessions(page: &mut Page, state: &State) {
 fn pools(page: &mut Page, state: &State) {
     let (plan, leases) = (&state.plan, &state.leases);
     // Each pool with the external addresses that it allocates from.
-    let pools = || plan.spec.pools.iter().zip(&plan.pools).map(|(spec, externals)| (spec, externals.as_slice()));
+    let pools = || {
+        let pools = plan.spec.pools.iter().zip(&plan.pools).filter(|(spec, _)| !spec.name.is_empty());
+        pools.map(|(spec, externals)| (spec, externals.as_slice()))
+    };
     let name = |spec: &PoolSpec| spec.name.clone();
     let addresses = pools().map(|(spec, externals)| ([name(spec)], number(externals.len() as u64)));
     page.gauge("pool_addresses", "External addresses of a pool.", ["pool"], addresses);

@@ -17,7 +17,7 @@ impl ChecksumWatch {
     /// What is to be said now, after a look at what the workers count of the interfaces of these names, in the plan's order.
     pub(super) fn look<'a>(&mut self, interfaces: impl Iterator<Item = &'a str>, workers: &[&Counters]) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (name, at) in interfaces.zip(0usize..) {
+        for (name, at) in interfaces.zip(0usize..).filter(|(name, _)| !name.is_empty()) {
             let counters = || workers.iter().filter_map(|worker| worker.interfaces.get(at));
             let bad: u64 = counters().map(|interface| interface.checksum_bad.get()).sum();
             if bad > 0 && self.warned.insert(name.to_owned()) {

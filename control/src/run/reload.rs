@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use dataplane::counters::{Counter, Counters};
 use dataplane::message::ToWorker;
-use dataplane::plan::{Plan, PlanError, Spec};
+use dataplane::plan::{Plan, PlanError, PortId, Spec};
 use dataplane::time::Time;
 use tracing::{error, info, warn};
 
-use super::{Gateway, check_mtus, receive_for_interfaces, spec};
+use super::{Gateway, USUAL_MTU, check_mtus, receive_for_interfaces, spec};
 use crate::api::types::{Change, ReloadReport};
 use crate::config::Config;
 
@@ -22,6 +22,8 @@ use crate::config::Config;
 pub(super) struct Reload {
     /// The configuration in force.
     pub(super) config: Config,
+    /// The largest packets that the ports were opened for, by port.
+    mtus: Vec<u16>,
     /// The reload whose sweep goes on.
     sweeping: Option<Sweeping>,
 }
@@ -40,7 +42,10 @@ struct Sweeping {
 impl Reload {
     /// The configuration that the gateway started with.
     pub(super) fn new(config: &Config) -> Self {
-        Reload { config: config.clone(), sweeping: None }
+        let of = |id: PortId| config.outline().interfaces.iter().filter(move |it| it.port == id).map(|it| it.mtu);
+        let ids = (0..=u16::MAX).map(PortId).zip(&config.ports);
+        let mtus = ids.map(|(id, _)| of(id).max().unwrap_or(0).max(USUAL_MTU)).collect();
+        Reload { config: config.clone(), mtus, sweeping: None }
     }
 
     /// Whether sessions are still being checked against a new plan.
@@ -109,11 +114,18 @@ impl Gateway {
         Ok((report, Some((config, plan))))
     }
 
-    /// Whether the ports, as they were opened, do for these interfaces' tags.
+    /// Whether the ports, as they were opened, do for these interfaces' tags and packets.
     fn fits_ports(&self, spec: &Spec) -> Result<(), String> {
-        for interface in spec.interfaces.iter().filter(|interface| interface.outer_vlan.is_some()) {
+        for interface in &spec.interfaces {
             let Some((name, port)) = self.ports.get(usize::from(interface.port.0)) else { continue };
-            if !port.info().two_tags {
+            let most = self.reload.mtus.get(usize::from(interface.port.0)).copied().unwrap_or(USUAL_MTU);
+            if interface.mtu > most {
+                return Err(format!(
+                    "interfaces.{}.mtu: port {name} was opened for packets of at most {most} bytes; restart the gateway",
+                    interface.name
+                ));
+            }
+            if interface.outer_vlan.is_some() && !port.info().two_tags {
                 return Err(format!(
                     "interfaces.{}.outer-vlan: port {name} was opened for frames with one tag; restart the gateway",
                     interface.name

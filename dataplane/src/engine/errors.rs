@@ -4,8 +4,10 @@ use super::{Arrival, Engine, Story, Verdict};
 use crate::counters::Drop;
 use crate::packet::Packet;
 use crate::packet::parse::{Fragment, View4};
-use crate::session::{Direction, Session, Tuple4};
-use crate::steer::shard_of4;
+use crate::pool::Proto;
+use crate::session::{Direction, Session, Tuple4, recheck};
+use crate::steer::{ShardId, shard_of4};
+use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::icmp;
 
@@ -27,15 +29,15 @@ impl<P: Packet> Engine<P> {
             return Err(Drop::IcmpErrorNoSession);
         }
         let shard_id = self.owner(external, quote.proto, sent.source_port).ok_or(Drop::IcmpErrorNoSession)?;
-        let hash = self.secret.tuple_hash(&sent, quote.proto);
+        let session = self.quoted_session(shard_id, Direction::Inbound, &sent, quote.proto, at.now);
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Inbound, &sent, quote.proto, None).and_then(|id| shard.session(id));
-        let (inside, rule) = if let Some(session) = session.filter(|session| session.deadline > at.now) {
+        let (inside, rule) = if let Some(session) = session {
             (session.inside, session.rule)
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
+            .filter(|mapping| recheck::allows_mapping(plan, mapping))
         {
             // No session with that remote any more, but the mapping still says who sent it.
             let inside = Tuple4 { source: mapping.inside, source_port: mapping.inside_port, ..sent };
@@ -51,16 +53,39 @@ impl<P: Packet> Engine<P> {
             return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
         }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
+        let to = plan.inside_zone(rule);
         let egress = match self.forward4(at, view, inside.source, self.plan.target4(inside.source)) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
         };
+        if to != Some(self.zone(egress.interface)) {
+            return Err(Drop::NoRoute);
+        }
         let outer = Tuple4 { source: view.source, destination: inside.source, ..Tuple4::default() };
         icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &inside);
         at.packet.truncate(view.end);
         self.counters.nat44[Direction::Inbound as usize].add(1);
         self.tell_after(view, &outer);
         Ok(Verdict::Transmit(egress))
+    }
+
+    /// The live session that a quoted packet belongs to, by its outbound tuple.
+    fn quoted_session(
+        &mut self,
+        shard: ShardId,
+        direction: Direction,
+        tuple: &Tuple4,
+        proto: Proto,
+        now: Time,
+    ) -> Option<Session> {
+        let hash = self.secret.tuple_hash(tuple, proto);
+        let (shard, mut context) = self.shard_at(shard, now);
+        let id = shard.find(hash, direction, tuple, proto, None)?;
+        let session = shard.session(id).filter(|session| session.deadline > now)?;
+        if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+            return None;
+        }
+        shard.session(id).copied()
     }
 
     /// From inside: the quoted packet is one that we delivered, to an inside address.
@@ -76,12 +101,9 @@ impl<P: Packet> Engine<P> {
         // An outbound packet of the flow is the delivered one, turned round.
         let key = quote.tuple.reversed();
         let shard_id = shard_of4(key.source);
-        let hash = self.secret.tuple_hash(&key, quote.proto);
-        let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
-        let session = shard.find(hash, Direction::Outbound, &key, quote.proto, None).and_then(|id| shard.session(id));
+        let session = self.quoted_session(shard_id, Direction::Outbound, &key, quote.proto, at.now);
         let zone = self.zone(at.ingress);
-        let live = |session: &&Session| session.deadline > at.now && session.inside_zone == zone;
-        let session = *session.filter(live).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = session.filter(|session| session.inside_zone == zone).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
         let source = own.map_or(session.outside.source, |entry| entry.external);
@@ -90,6 +112,9 @@ impl<P: Packet> Engine<P> {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
         };
+        if self.zone(egress.interface) != session.outside_zone {
+            return Err(Drop::NoRoute);
+        }
         let outer = Tuple4 { source, destination: view.destination, ..Tuple4::default() };
         icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &session.outside.reversed());
         at.packet.truncate(view.end);

@@ -46,6 +46,8 @@ impl<P: Packet> Engine<P> {
             Translation::Nat44(index) => {
                 let mapping = match self.mapping(flow, index, at.now) {
                     Ok(mapping) => mapping,
+                    // It is there, and is being ended.
+                    Err(Drop::MappingEnds) => return Drop::MappingEnds.into(),
                     Err(reason) => {
                         let cause = if reason == Drop::NoPort { MappingFailure::Ports } else { MappingFailure::Memory };
                         self.counters.mapping_failures[cause as usize].add(1);
@@ -56,8 +58,10 @@ impl<P: Packet> Engine<P> {
                     return Drop::NoPort.into();
                 };
                 let external = self.plan.externals.get(made.external as usize).map_or(0, |external| external.address);
-                let refresh = self.plan.spec.nat44.get(usize::from(index)).is_none_or(|rule| rule.inbound_refresh);
-                (external, made.external_port, mapping, made.filtering, refresh)
+                let rule = self.plan.spec.nat44.get(usize::from(index));
+                let refresh = rule.is_none_or(|rule| rule.inbound_refresh);
+                let filtering = rule.map_or(made.filtering, |rule| rule.filtering.of(flow.proto));
+                (external, made.external_port, mapping, filtering, refresh)
             }
         };
         let outside = outside_tuple(flow.tuple, external, port);
@@ -91,10 +95,8 @@ impl<P: Packet> Engine<P> {
         let (inside, port, proto) = (flow.tuple.source, flow.tuple.source_port, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
         match shard.mapping_of_inside(context.secret, inside, port, proto, pool) {
-            Some(id) => {
-                let keeps = shard.mapping(id).is_some_and(|mapping| recheck::keeps(context.plan, mapping));
-                if keeps { Ok(id) } else { Err(Drop::MappingEnds) }
-            }
+            Some(id) if shard.reuse_mapping(&context, id, rule) => Ok(id),
+            Some(_) => Err(Drop::MappingEnds),
             None => shard.add_mapping(&mut context, rule, inside, port, proto),
         }
     }
@@ -109,8 +111,9 @@ impl<P: Packet> Engine<P> {
             Owner::Static => plan.policy.static_in(entry.address, entry.static_nat, flow.proto, port),
             Owner::Free | Owner::Shard(_) => None,
         };
-        let (inside, inside_port, mapping, rule, filtering, refresh, from) = if let Some(entry) = static_entry {
-            (entry.inside, entry.inside_port, NONE, entry.rule, entry.filtering, true, entry.outside_zone)
+        let (inside, inside_port, mapping, rule, filtering, refresh, (to, from)) = if let Some(entry) = static_entry {
+            let zones = (entry.inside_zone, entry.outside_zone);
+            (entry.inside, entry.inside_port, NONE, entry.rule, entry.filtering, true, zones)
         } else {
             let Some(shard) = self.shards.get(flow.shard.index()) else { return Drop::Unsolicited.into() };
             let found = shard.mapping_of_external(&self.secret, external, port, flow.proto);
@@ -119,12 +122,13 @@ impl<P: Packet> Engine<P> {
             };
             let Some(rule) = plan.spec.nat44.get(usize::from(mapping.rule)) else { return Drop::Unsolicited.into() };
             // A reload may have left it to be ended.
-            let covered = plan.policy.covers_source(mapping.rule, rule.from, rule.to, mapping.inside);
-            if !covered || rule.pool.0 != mapping.pool || !recheck::keeps(plan, &mapping) {
+            if !recheck::allows_mapping(plan, &mapping) {
                 return Drop::Unsolicited.into();
             }
             let reference = RuleRef::Nat44(mapping.rule);
-            (mapping.inside, mapping.inside_port, id, reference, mapping.filtering, rule.inbound_refresh, rule.to)
+            let filtering = rule.filtering.of(flow.proto);
+            let zones = (rule.from, rule.to);
+            (mapping.inside, mapping.inside_port, id, reference, filtering, rule.inbound_refresh, zones)
         };
         self.story.rule = rule;
         if zone != from {
@@ -147,6 +151,10 @@ impl<P: Packet> Engine<P> {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
+        // What is inside is not led outside, wherever routes lead by now.
+        if self.zone(egress.interface) != to {
+            return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
+        }
         let outside = flow.tuple;
         let tuple = Tuple4 { source: inside, source_port: inside_port, ..outside };
         let new = NewSession {

@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use super::{
-    External, IcmpPolicy, InterfaceId, InterfaceSpec, MacAddr, MssClamp, Nat44Rule, NextHop, Plan, PlanError, PoolId,
-    PoolSpec, PortForward, PortId, Spec, StaticNat, ZoneId,
+    External, INTERFACES_MAX, IcmpPolicy, InterfaceId, InterfaceSpec, MacAddr, MssClamp, Nat44Rule, NextHop, Plan,
+    PlanError, PoolId, PoolSpec, PortForward, PortId, Spec, StaticNat, ZoneId,
 };
 use crate::pool::Leases;
 
@@ -131,21 +131,25 @@ impl Named for StaticNat {
 
 /// Puts `new` into places: those of the same names in `old`, then vacant ones. Returns the table, and the place of each
 /// of `new` in order.
-fn placed<T: Named>(old: &[T], new: Vec<T>) -> (Vec<T>, Vec<usize>) {
+///
+/// With `fresh`, places are used again only when there are more than that: what counts by place then never counts for two.
+fn placed<T: Named>(old: &[T], new: Vec<T>, fresh: usize) -> (Vec<T>, Vec<usize>) {
     let known: HashMap<&str, usize> =
         old.iter().enumerate().filter(|(_, it)| !it.is_vacant()).map(|(at, it)| (it.name(), at)).collect();
     let mut vacant = old.iter().enumerate().filter(|(_, it)| it.is_vacant()).map(|(at, _)| at);
     let mut beyond = old.len()..;
+    let fresh_places = fresh > 0;
+    let mut fresh = beyond.by_ref().take(fresh.saturating_sub(old.len())).collect::<Vec<_>>().into_iter();
     let places: Vec<usize> = new
         .iter()
         .map(|it| match known.get(it.name()) {
             Some(&at) => at,
-            None => vacant.next().or_else(|| beyond.next()).unwrap_or(usize::MAX),
+            None => fresh.next().or_else(|| vacant.next()).or_else(|| beyond.next()).unwrap_or(usize::MAX),
         })
         .collect();
     // Vacant places at the end are given up, but for those that something may still refer to.
     let last = |is: &dyn Fn(usize) -> bool| (0..old.len()).rev().find(|&at| is(at)).map_or(0, |at| at + 1);
-    let referred = last(&|at| !old[at].is_vacant());
+    let referred = if fresh_places { old.len() } else { last(&|at| !old[at].is_vacant()) };
     let len = places.iter().map(|at| at + 1).max().unwrap_or(0).max(referred);
     let mut table: Vec<T> = (0..len).map(|_| T::vacant()).collect();
     for (it, &at) in new.into_iter().zip(&places) {
@@ -172,17 +176,17 @@ impl Spec {
         if names(&self) != names(old) {
             return Err(PlanError::Ports);
         }
-        let (zones, zone_places) = placed(&old.zones, self.zones);
+        let (zones, zone_places) = placed(&old.zones, self.zones, 0);
         if zones.len() > usize::from(u8::MAX) + 1 {
             return Err(PlanError::TooMany("zones, together with those that have just gone", 256));
         }
         let zone = |id: ZoneId| ZoneId(u8::try_from(moved(&zone_places, usize::from(id.0))).unwrap_or(u8::MAX));
-        let (mut interfaces, interface_places) = placed(&old.interfaces, self.interfaces);
+        let (mut interfaces, interface_places) = placed(&old.interfaces, self.interfaces, INTERFACES_MAX);
         let interface = |id: InterfaceId| InterfaceId(place16(&interface_places, id.0));
-        let (pools, pool_places) = placed(&old.pools, self.pools);
-        let (mut nat44, rule_places) = placed(&old.nat44, self.nat44);
-        let (mut forwards, _) = placed(&old.forwards, self.forwards);
-        let (mut static_nat, _) = placed(&old.static_nat, self.static_nat);
+        let (pools, pool_places) = placed(&old.pools, self.pools, 0);
+        let (mut nat44, rule_places) = placed(&old.nat44, self.nat44, 0);
+        let (mut forwards, _) = placed(&old.forwards, self.forwards, 0);
+        let (mut static_nat, _) = placed(&old.static_nat, self.static_nat, 0);
         for it in interfaces.iter_mut().filter(|it| !it.is_vacant()) {
             it.zone = zone(it.zone);
         }
@@ -226,8 +230,8 @@ impl Spec {
 
 impl Plan {
     /// The plan that comes after `old`, for sessions that were made under it: everything that has the same name has the
-    /// same place. `leases` are those of `old`; external addresses that `spec` leaves out, but whose pool goes on, stay as
-    /// long as mappings hold ports of theirs, and are drained: nothing new is given out there.
+    /// same place. `leases` are those of `old`; external addresses that `spec` leaves out, but whose pool goes on, are
+    /// drained: nothing new is given out there, and the first successor that finds nothing mapped to them any more lets go.
     ///
     /// # Errors
     /// When the specification contradicts itself, or needs what is fixed at start: other ports, more external addresses
@@ -238,7 +242,8 @@ impl Plan {
             // Whether its pool goes on: the same name in the same place.
             let pool = external.pool.map(|pool| usize::from(pool.0));
             let goes_on = pool.is_some_and(|pool| spec.pools.get(pool).is_some_and(|it| !it.is_vacant()));
-            goes_on && u32::try_from(*id).is_ok_and(|id| leases.is_leased(id))
+            // One that is found empty the next time is let go; until then its blocks are closed, so that it stays empty.
+            goes_on && (!external.draining || u32::try_from(*id).is_ok_and(|id| leases.is_leased(id)))
         });
         let draining = draining.map(|(_, external)| external.clone()).collect();
         Plan::compile_after(spec, Some(&Before::of(old, draining)))

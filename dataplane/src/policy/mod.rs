@@ -187,8 +187,16 @@ impl Policy {
             };
             for (port, step) in forward.external_ports.clone().zip(0u16..) {
                 let inside_port = forward.inside_port.wrapping_add(step);
-                // Of several external ports for one inside port, the first is the one that the host is seen under.
-                policy.forwards_out.entry((entry.inside, proto, inside_port)).or_insert(index);
+                // Of several external ports for one inside port, the lowest is the one that the host is seen under.
+                let seen = policy.forwards_out.entry((entry.inside, proto, inside_port)).or_insert(index);
+                let under = |index: u16| {
+                    spec.forwards.get(usize::from(index)).map(|it| {
+                        (it.external, it.external_ports.start().wrapping_add(inside_port.wrapping_sub(it.inside_port)))
+                    })
+                };
+                if under(index) < under(*seen) {
+                    *seen = index;
+                }
                 if let Some(other) = policy.forwards_in.insert((entry.external, proto, port), index) {
                     let other = &spec.forwards[usize::from(other)].name;
                     return Err(PlanError::Overlap(format!("forward {}", forward.name), format!("forward {other}")));

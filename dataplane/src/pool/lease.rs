@@ -107,7 +107,12 @@ impl Leases {
                     Arc::new(AddressLeases::closed(true))
                 }
                 (Some(external), Some(address)) => {
-                    address.close(&closed_blocks(plan, external));
+                    let closed = closed_blocks(plan, external);
+                    address.close(&closed);
+                    // Back in its pool before it was empty: what was closed held nothing but what may go on.
+                    if before.is_some_and(|it| it.draining && it.static_blocks.is_empty() && it.pool == external.pool) {
+                        address.open(&closed);
+                    }
                     Arc::clone(address)
                 }
                 (Some(external), None) => {
@@ -221,8 +226,11 @@ impl AddressLeases {
     /// Takes a block that is free out of use.
     fn retire(&self, block: usize) {
         let free = |owner: &AtomicU8| owner.compare_exchange(FREE, STATIC, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if self.owner.get(block).is_some_and(free) {
-            self.free.fetch_sub(1, Ordering::Relaxed);
+        let Some(owner) = self.owner.get(block).filter(|owner| free(owner)) else { return };
+        self.free.fetch_sub(1, Ordering::Relaxed);
+        // Opened meanwhile: whoever comes second sees it here too.
+        if !self.is_closed(block) && owner.compare_exchange(STATIC, FREE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.free.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -145,6 +145,46 @@ mod tests {
         assert_eq!((faults, leases.free_blocks(0)), (0, (1023, 1023)));
     }
 
+    /// A worker gives blocks back while reloads close and open them: in the end all can be leased, and are counted once.
+    #[test]
+    fn no_block_is_lost_between_reloads_and_workers() {
+        let spec = |last: u16| {
+            let pool = PoolSpec {
+                name: "public".into(),
+                addresses: vec![[203, 0, 113, 1].into()..=[203, 0, 113, 1].into()],
+                ports: 1024..=last,
+                proxy_arp: false,
+                answer_echo: false,
+            };
+            Spec { zones: vec!["all".into()], pools: vec![pool], ..Spec::default() }
+        };
+        let wide = Plan::compile(spec(1535)).expect("a plan"); // eight blocks
+        let leases = Leases::new(&wide);
+        let narrow = Plan::succeed(&wide, &leases, spec(1087)).expect("a plan"); // one
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut noise = noise(7);
+                let mut ports = Ports::new(shard(0), 1);
+                while !done.load(Ordering::Relaxed) {
+                    let mut want = want(1024 + (noise() % 512) as u16);
+                    (want.range, want.preserve) = (1024..=1535, true);
+                    if let Some(port) = ports.allocate(&leases, 0, &want, |_| noise()) {
+                        ports.release(&leases, 0, Proto::Udp, port);
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                let closed = leases.succeed(&wide, &narrow);
+                let opened = closed.succeed(&narrow, &wide);
+                opened.open(&wide);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(leases.free_blocks(0), (8, 8));
+        assert!(!leases.is_leased(0));
+    }
+
     /// Several workers lease and give back at once, from few blocks: no port ever has two owners, and in the end no block
     /// is lost.
     #[test]

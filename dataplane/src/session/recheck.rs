@@ -8,13 +8,13 @@
 //! pool, and when its address or port now belongs to something else. An address that merely left its pool is drained: what
 //! is mapped to it goes on.
 
-use super::{Context, Mapping, Session, Shard};
-use crate::plan::Plan;
+use super::{Context, Mapping, NONE, Session, Shard};
+use crate::plan::{Filtering, Plan};
 use crate::policy::Translation;
 use crate::trace::RuleRef;
 
-/// Segments of 32 records that one step of a sweep looks at.
-const SEGMENTS: usize = 4;
+/// Segments of 32 records that one step of a sweep looks at, where there are no packets to be kept waiting.
+pub const SEGMENTS: usize = 4;
 
 /// How far a sweep is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +33,16 @@ pub fn keeps(plan: &Plan, mapping: &Mapping) -> bool {
     let Some(pool) = external.pool.filter(|pool| pool.0 == mapping.pool) else { return false };
     let Some(pool) = plan.spec.pools.get(usize::from(pool.0)) else { return false };
     let block = mapping.external_port / 64;
-    external.draining || (pool.ports.contains(&mapping.external_port) && !external.static_blocks.contains(&block))
+    !external.static_blocks.contains(&block) && (external.draining || pool.ports.contains(&mapping.external_port))
+}
+
+/// Whether a mapping is one that its rule would make, so that strangers may come in by it as the rule's filtering says.
+#[must_use]
+pub fn allows_mapping(plan: &Plan, mapping: &Mapping) -> bool {
+    let rule = plan.spec.nat44.get(usize::from(mapping.rule));
+    rule.is_some_and(|rule| {
+        rule.pool.0 == mapping.pool && plan.policy.covers_source(mapping.rule, rule.from, rule.to, mapping.inside)
+    }) && keeps(plan, mapping)
 }
 
 /// Whether the plan would translate the session's packets as the session does.
@@ -80,19 +89,43 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(id) {
             session.generation = context.plan.spec.generation;
         }
-        if let (RuleRef::Nat44(rule), Some(mapping)) = (session.rule, self.mappings.get_mut(session.mapping))
-            && let Some(spec) = context.plan.spec.nat44.get(usize::from(rule))
-        {
-            // What it lets in from now on. A stricter filtering holds at once.
+        let filtering = match session.rule {
+            RuleRef::None => None,
+            RuleRef::Nat44(rule) => {
+                self.reuse_mapping(context, session.mapping, rule);
+                context.plan.spec.nat44.get(usize::from(rule)).map(|rule| rule.filtering.of(session.proto))
+            }
+            RuleRef::Forward(index) => context.plan.spec.forwards.get(usize::from(index)).map(|it| it.filtering),
+            RuleRef::Static(index) => context.plan.spec.static_nat.get(usize::from(index)).map(|it| it.filtering),
+        };
+        // Its remote address may come by any port from now on. Without room for that it may not, and the session goes on.
+        if filtering == Some(Filtering::AddressDependent) && session.permission == NONE {
+            let permission = self.hold_permission(context, &session).unwrap_or(NONE);
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.permission = permission;
+            }
+        }
+        true
+    }
+
+    /// A flow that `rule` covers is to use a mapping that exists. The mapping's own rule stays, while it still covers it;
+    /// otherwise it becomes this one's. False: the mapping's address or port is no longer its pool's.
+    pub fn reuse_mapping(&mut self, context: &Context, id: u32, rule: u16) -> bool {
+        let Some(mapping) = self.mappings.get_mut(id).filter(|mapping| keeps(context.plan, mapping)) else {
+            return false;
+        };
+        if !allows_mapping(context.plan, mapping) {
             mapping.rule = rule;
+        }
+        if let Some(spec) = context.plan.spec.nat44.get(usize::from(mapping.rule)) {
             mapping.filtering = spec.filtering.of(mapping.proto);
         }
         true
     }
 
     /// Takes a sweep one step further through this shard. True: the shard is done.
-    pub(crate) fn sweep(&mut self, context: &mut Context, sweep: &mut Sweep) -> bool {
-        for _ in 0..SEGMENTS {
+    pub(crate) fn sweep(&mut self, context: &mut Context, sweep: &mut Sweep, segments: usize) -> bool {
+        for _ in 0..segments {
             let place = sweep.place;
             sweep.place += 1;
             if !sweep.mappings {
