@@ -69,12 +69,12 @@ fn a_million_hostile_frames_through_replay() {
     every_frame_is_counted_once(&summary);
 
     let mut kinds = BTreeMap::new();
-    let mut left = [0u64; 3];
+    let outputs = ["inside", "guests", "uplink", "customers"];
+    let mut left = [0u64; 4];
     let mut ends = Vec::new();
     let mut samples = ["forwarded.pcap", "own.pcap"].map(|name| CaptureWriter::create(&path(name)).unwrap());
-    for (interface, (name, side)) in
-        [("inside", Side::Inside), ("guests", Side::Inside), ("uplink", Side::Outside)].into_iter().enumerate()
-    {
+    for (interface, name) in outputs.into_iter().enumerate() {
+        let side = if name == "uplink" { Side::Outside } else { Side::Inside };
         for record in CaptureReader::open(&path(&format!("out/{name}.pcap"))).unwrap() {
             let record = record.unwrap();
             let kind = well_formed(side, &record.data)
@@ -91,7 +91,8 @@ fn a_million_hostile_frames_through_replay() {
     }
     assert_eq!(left.to_vec(), summary.interfaces.iter().map(|it| it.transmitted).collect::<Vec<_>>());
     // Everything was there: translated, routed, refused with an error, answered by the host.
-    assert!(kinds.values().all(|&frames| frames > 10) && kinds.len() == 6, "{kinds:?}");
+    let expected = outputs.map(|name| (name, false)).into_iter().chain([("inside", true), ("uplink", true)]);
+    assert!(expected.into_iter().all(|kind| kinds.get(&kind).is_some_and(|&frames| frames > 1000)), "{kinds:?}");
 
     // The gateway pings and translates as before.
     alive(&ends).unwrap();
@@ -154,7 +155,7 @@ fn the_host_survives_the_catalogue() {
     let catalogue = Catalogue::new();
     let mut given = 0;
     for (_, frame) in catalogue.iter() {
-        for interface in 0..3 {
+        for interface in 0..4 {
             now = now + Duration::from_micros(10);
             host.receive(InterfaceId(interface), frame, now, &mut out);
             given += 1;

@@ -2,7 +2,7 @@
 //!
 //! A [`View4`] or [`View6`] promises for the frame that it was read from, as long as that frame's length and length
 //! fields are not changed: `l3 + header <= l4 <= end <= frame.len()`; with a [`Transport`] of TCP, UDP or ICMP the fixed
-//! transport header (20, 8, 8 bytes) lies before `end`. Malformed packets give a [`Drop`] reason (RFC 1812 §5.2.2).
+//! transport header (20, 8, 8 bytes; of ICMPv6 the 4 that every message has) lies before `end`. Malformed packets give a [`Drop`] reason (RFC 1812 §5.2.2).
 
 use super::checksum;
 use crate::counters::Drop;

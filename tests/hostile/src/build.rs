@@ -62,6 +62,13 @@ pub fn tagged(frame: &[u8], tpid: u16, tci: u16) -> Vec<u8> {
     [addresses, &tpid.to_be_bytes(), &tci.to_be_bytes(), rest].concat()
 }
 
+/// Where the packet begins in a frame: behind its tags.
+#[must_use]
+pub fn packet_at(frame: &[u8]) -> usize {
+    let is_tag = |at: &usize| matches!(get16(frame, *at), 0x8100 | 0x88a8 | 0x9100);
+    (12..).step_by(4).take(3).find(|at| !is_tag(at)).unwrap_or(20) + 2
+}
+
 /// An IPv4 header.
 #[derive(Clone, Debug)]
 pub struct Ip4 {

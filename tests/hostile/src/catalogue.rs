@@ -6,8 +6,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::build::{
-    ACK, Ip4, Ip6, SYN, arp, checksum, ethernet, get16, icmp, icmp6, low8, low16, put16, seal_transport, seal4, tagged,
-    tcp, udp,
+    ACK, Ip4, Ip6, SYN, arp, checksum, ethernet, get16, icmp, icmp6, low8, low16, packet_at, put16, seal_transport,
+    seal4, tagged, tcp, udp,
 };
 use crate::random::Random;
 use crate::scene::{self, EXTERNAL, HOST, HOST6, PEER, SERVER, SERVER6, Side, VLAN, ports, way4, way6};
@@ -110,7 +110,7 @@ const FAMILIES: &[Family] = &[
     ("addresses", addresses),
     ("protocols", protocols),
     ("random bytes", noise),
-    ("on a VLAN", on_vlan),
+    ("on VLANs", on_vlan),
 ];
 
 /// The packets that are spoiled: each protocol, both families, both ways.
@@ -720,6 +720,15 @@ fn discoveries(all: &mut Catalogue) {
                 let chain = vec![(number, extension(number, 0, 0))];
                 all.add6(side, &Ip6 { chain, ..ip.clone() }.discovery(kind, &whole));
             }
+            let proper = ip.discovery(kind, &whole);
+            for at in 0..proper.len() {
+                for value in [0, 1, 2, 0x3a, 0x7f, 0x80, 0xfe, 0xff] {
+                    let mut odd = ethernet(side, 0x86dd, &proper);
+                    odd[14 + at] = value;
+                    seal(&mut odd);
+                    all.add(side, &odd);
+                }
+            }
         }
     }
 }
@@ -836,17 +845,18 @@ fn noise(all: &mut Catalogue) {
     }
 }
 
-/// Some of all the others that arrive inside, with the tag of the VLAN there.
+/// Some of all the others that arrive inside, with the tag of the VLAN there, or with two.
 fn on_vlan(all: &mut Catalogue) {
-    let inside = all.iter().filter(|(side, _)| *side == Side::Inside).step_by(23);
-    let frames: Vec<_> = inside.map(|(_, frame)| tagged(frame, 0x8100, VLAN)).collect();
+    let inside = all.iter().filter(|(side, _)| *side == Side::Inside).step_by(23).zip([false, true].iter().cycle());
+    let tag = |frame, &double| if double { scene::double_tagged(frame) } else { tagged(frame, 0x8100, VLAN) };
+    let frames: Vec<_> = inside.map(|((_, frame), double)| tag(frame, double)).collect();
     frames.iter().for_each(|frame| all.add(Side::Inside, frame));
 }
 
 /// Makes the checksums of a frame right, as far as its headers lead to them: so that what else is wrong with it is read.
 pub fn seal(frame: &mut [u8]) {
-    let tagged = get16(frame, 12) == 0x8100;
-    let Some(packet) = frame.get_mut(if tagged { 18 } else { 14 }..) else { return };
+    let at = packet_at(frame);
+    let Some(packet) = frame.get_mut(at..) else { return };
     match packet.first().map(|first| first >> 4) {
         Some(4) if packet.len() >= 20 => {
             seal4(packet);

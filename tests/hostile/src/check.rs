@@ -6,8 +6,8 @@ use etherparse::{
     ArpPacketSlice, EtherType, Icmpv4Type, Ipv4HeaderSlice, Ipv6HeaderSlice, NetSlice, SlicedPacket, TransportSlice,
 };
 
-use crate::build::checksum;
-use crate::scene::{EXTERNAL, HOST, SERVER, Side, VLAN, is_own};
+use crate::build::{checksum, tagged};
+use crate::scene::{EXTERNAL, HOST, SERVER, Side, VLAN, double_tagged, is_own};
 
 /// What a frame is found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,10 @@ pub fn headers(side: Side, frame: &[u8]) -> Result<Kind, String> {
     if from != side.gateway() {
         return Err(format!("sent from {from:02x?}"));
     }
-    let tag = [0x81, 0, 0, VLAN.to_be_bytes()[1]];
-    let rest = rest.strip_prefix(&tag).filter(|_| side == Side::Inside).unwrap_or(rest);
+    // The tags of the interfaces inside.
+    let untagged = [tagged(&[0; 12], 0x8100, VLAN), double_tagged(&[0; 12])];
+    let mut untagged = untagged.iter().filter_map(|tags| rest.strip_prefix(&tags[12..]));
+    let rest = if side == Side::Inside { untagged.next().unwrap_or(rest) } else { rest };
     let (kind, packet) = rest.split_at_checked(2).ok_or("no EtherType")?;
     if packet.len() > side.mtu() {
         return Err(format!("a packet of {} bytes", packet.len()));

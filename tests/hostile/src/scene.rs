@@ -41,6 +41,14 @@ interfaces:
     addresses: [198.51.100.2/24, "2001:db8:f::2/64"]
     mtu: 1400
     neighbours: {198.51.100.1: "02:00:00:00:aa:aa", "2001:db8:f::1": "02:00:00:00:aa:aa"}
+  customers:
+    port: lan
+    outer-vlan: 300
+    vlan: 30
+    zone: inside
+    mac: "02:00:00:00:00:01"
+    addresses: [192.168.30.1/24]
+    neighbours: {192.168.30.5: "02:00:00:00:aa:aa"}
 routes:
   - {to: 0.0.0.0/0, via: 198.51.100.1}
   - {to: "::/0", via: "2001:db8:f::1"}
@@ -109,6 +117,10 @@ pub const MAIL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 25);
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 20, 5);
 /// The VLAN of [`GUEST`].
 pub const VLAN: u16 = 20;
+/// The host behind two tags.
+pub const CUSTOMER: Ipv4Addr = Ipv4Addr::new(192, 168, 30, 5);
+/// The tags of [`CUSTOMER`]: outer and inner.
+pub const TAGS: (u16, u16) = (300, 30);
 /// The server outside.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The pool's only address. Ports are preserved: what the inside host sends from 4000 comes from 4000 here.
@@ -189,13 +201,20 @@ pub fn proper() -> Vec<(Side, Vec<u8>)> {
         let answer = [&[0x60, 0, 0, 0][..], &router6.octets(), &[2, 1], &PEER].concat();
         add(side, 0x86dd, Ip6 { hops: 255, ..Ip6::new(router6, own6) }.discovery(NEIGHBOUR_ADVERTISEMENT, &answer));
     }
-    let guest = ethernet(Side::Inside, 0x0800, &Ip4::new(GUEST, SERVER).packet(17, &udp(4001, 53, name)));
-    frames.push((Side::Inside, tagged(&guest, 0x8100, VLAN)));
-    frames.push((
-        Side::Outside,
-        ethernet(Side::Outside, 0x0800, &Ip4::new(SERVER, EXTERNAL).packet(17, &udp(53, 4001, name))),
-    ));
+    // Ports of other blocks than the inside host has: blocks belong to shards, and so to hosts.
+    for (host, port) in [(GUEST, 4200), (CUSTOMER, 4300)] {
+        let out = ethernet(Side::Inside, 0x0800, &Ip4::new(host, SERVER).packet(17, &udp(port, 53, name)));
+        let back = Ip4::new(SERVER, EXTERNAL).packet(17, &udp(53, port, name));
+        let out = if host == GUEST { tagged(&out, 0x8100, VLAN) } else { double_tagged(&out) };
+        frames.extend([(Side::Inside, out), (Side::Outside, ethernet(Side::Outside, 0x0800, &back))]);
+    }
     frames
+}
+
+/// The frame with the tags of [`CUSTOMER`].
+#[must_use]
+pub fn double_tagged(frame: &[u8]) -> Vec<u8> {
+    tagged(&tagged(frame, 0x8100, TAGS.1), 0x88a8, TAGS.0)
 }
 
 /// The gateway's neighbours on a side: the inside host, or the router outside.
@@ -211,7 +230,8 @@ pub const fn neighbours(side: Side) -> (Ipv4Addr, Ipv6Addr) {
 #[must_use]
 pub fn is_own(address: IpAddr) -> bool {
     let of = |side: Side| <[IpAddr; 2]>::from((side.own().0.into(), side.own().1.into())).contains(&address);
-    address == IpAddr::V4(Ipv4Addr::new(192, 168, 20, 1)) || Side::BOTH.into_iter().any(of)
+    let tagged = [[192, 168, 20, 1], [192, 168, 30, 1]].map(IpAddr::from);
+    tagged.contains(&address) || Side::BOTH.into_iter().any(of)
 }
 
 /// What is sent behind a flood, to see that the gateway lives: a ping of its own address, a new flow, and the flow's answer.

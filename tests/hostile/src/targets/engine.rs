@@ -11,8 +11,8 @@ use dataplane::engine::{Engine, Output, Received};
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet, RxChecksum};
 use dataplane::plan::{
-    Filtering, ForwardProtocol, InterfaceId, IpPrefix, Limits, MacAddr, NextHop, Plan, PortForward, PortId, RouteSpec,
-    Spec, StaticNat, ZoneId,
+    Filtering, ForwardProtocol, InterfaceId, IpPrefix, Limits, MacAddr, MidStream, NextHop, Plan, PortForward, PortId,
+    RouteSpec, Spec, StaticNat, ZoneId,
 };
 use dataplane::pool::{Leases, Owner, Proto};
 use dataplane::session::walk::{Action, Filter, Prefix4, Walk};
@@ -20,7 +20,7 @@ use dataplane::steer::shard_of4;
 use dataplane::time::Time;
 
 use super::bytes::Bytes;
-use crate::build::{Ip4, ethernet, get16, icmp};
+use crate::build::{Ip4, ethernet, icmp, low16, packet_at};
 use crate::catalogue::seal;
 use crate::check;
 use crate::scene::{self, PEER, SERVER, SERVER6, Side};
@@ -213,7 +213,7 @@ impl Bench {
     fn answer(&mut self, bytes: &mut Bytes, later: bool) -> Option<()> {
         let (nth, flags) = (bytes.byte()?, bytes.byte()?);
         let Some((side, mut frame)) = self.remembered(nth) else { return Some(()) };
-        let at = if get16(&frame, 12) == 0x8100 { 18 } else { 14 };
+        let at = packet_at(&frame).min(frame.len());
         frame[..6].copy_from_slice(&side.gateway());
         frame[6..12].copy_from_slice(&PEER);
         let packet = &mut frame[at..];
@@ -496,11 +496,13 @@ fn variant(how: u16, detail: u8) -> Spec {
         });
     }
     if is(9) {
-        spec.interfaces.retain(|interface| interface.name != "guests");
-        let moved = |id: &mut InterfaceId| id.0 = id.0.min(1);
+        // Of the VLANs one is gone: the last, or the one before the uplink.
+        let gone = if detail & 1 == 0 { "customers" } else { "guests" };
+        spec.interfaces.retain(|interface| interface.name != gone);
+        let uplink = spec.interfaces.iter().position(|interface| interface.name == "uplink").unwrap_or(0);
         for route in &mut spec.routes {
             if let NextHop::Via(_, id) | NextHop::OnLink(id) = &mut route.next_hop {
-                moved(id);
+                *id = InterfaceId(low16(uplink)); // all routes lead there
             }
         }
     }
@@ -515,6 +517,7 @@ fn variant(how: u16, detail: u8) -> Spec {
         let filtering = [Filtering::EndpointIndependent, Filtering::AddressDependent][usize::from(detail & 1)];
         for rule in &mut spec.nat44 {
             (rule.filtering.udp, rule.filtering.tcp) = (filtering, filtering);
+            rule.mid_stream = [MidStream::Drop, MidStream::Reset, MidStream::Adopt][usize::from(detail / 2 % 3)];
         }
     }
     if is(13) {
