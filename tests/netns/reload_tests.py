@@ -24,12 +24,13 @@ def rewrite(scene: Scene, text: str) -> None:
 def reload(scene: Scene, text: str, *options: str) -> dict[str, object]:
     """Has the gateway read this configuration, and gives what it says of it. It has checked every session afterwards."""
     rewrite(scene, text)
+    said = len(scene.lab.log("turnpike"))
     done = turnpike(scene).ctl("--json", "reload", *options)
     expect(done.returncode == 0, f"turnpikectl reload: {done.stderr.strip()}")
     report: dict[str, object] = json.loads(done.stdout)
     if report["applied"] and report["changes"]:
-        checked = f'generation={report["generation"]} .*every session checked|every session checked.*generation={report["generation"]}\\b'
-        wait_for(lambda: re.search(checked, scene.lab.log("turnpike")), 5, "the end of the check of all sessions")
+        checked = rf'every session checked" generation={report["generation"]}\b'
+        wait_for(lambda: re.search(checked, scene.lab.log("turnpike")[said:]), 5, "the end of the check of all sessions")
     return report
 
 
@@ -200,7 +201,8 @@ def _drain(scene: Scene) -> Seen:
         if address != POOL[0]:
             expect(draining == [address], f"{draining} is drained, not {address}")
             turnpike(scene).ctl("session", "flush", "--external", address)
-            wait_for(lambda: "drained: the address is no longer ours" in scene.lab.log("turnpike"), 5, "its end")
+            gone = f"address={address}"
+            wait_for(lambda: gone in scene.lab.log("turnpike").split("drained: the address")[-1], 5, "its end")
     reload(scene, configuration())
     return Seen(f"{address} left, {elsewhere} took over")
 

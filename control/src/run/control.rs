@@ -34,10 +34,7 @@ impl Gateway {
                 recv(self.from_workers) -> message => message.ok(),
                 recv(orders) -> order => {
                     match order {
-                        Ok(Order::Reload) => {
-                            // What it says of it is in the log.
-                            let _ = self.reload(false, self.clock.now(), &mut out);
-                        }
+                        Ok(Order::Reload) => self.want_reload(None, self.clock.now(), &mut out),
                         Ok(Order::Stop(reason)) => {
                             info!(reason, "stopping");
                             break;
@@ -91,7 +88,7 @@ impl Gateway {
             FromWorker::NeighbourUsed { interface, address } => self.host.neighbour_used(interface, address, now, out),
             FromWorker::Spent(message) => drop(message),
             FromWorker::Walked(walk) => self.walked(walk),
-            FromWorker::Swept { generation } => self.swept(generation, now),
+            FromWorker::Swept { generation } => self.swept(generation, now, out),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! It is checked as at the start; what can only change by a restart is refused. Then the successor of the plan goes to the
 //! workers between two bursts ([`Plan::succeed`]), and to the host. Sessions that it still allows go on; the workers' sweeps
-//! end the others, and when the last worker has said so, the ports that they held may be leased again. Until then no other
-//! reload is taken up.
+//! end the others, and when the last worker has said so, the ports that they held may be leased again. Until then
+//! another reload waits.
 
 use std::sync::Arc;
 
@@ -14,8 +14,12 @@ use dataplane::time::Time;
 use tracing::{error, info, warn};
 
 use super::{Gateway, USUAL_MTU, check_mtus, receive_for_interfaces, spec};
+use crate::api::Answer;
 use crate::api::types::{Change, ReloadReport};
 use crate::config::Config;
+
+/// Reloads that may wait for the one before.
+const WAITING_MAX: usize = 16;
 
 /// What is running was made from, and how the last reload stands.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Reload {
     mtus: Vec<u16>,
     /// The reload whose sweep goes on.
     sweeping: Option<Sweeping>,
+    /// Who asked for another one meanwhile: a signal, or a client of the control socket that waits for the answer.
+    waiting: Vec<Option<Answer<Result<ReloadReport, String>>>>,
 }
 
 /// A reload that the workers have taken up.
@@ -45,7 +51,7 @@ impl Reload {
         let of = |id: PortId| config.outline().interfaces.iter().filter(move |it| it.port == id).map(|it| it.mtu);
         let ids = (0..=u16::MAX).map(PortId).zip(&config.ports);
         let mtus = ids.map(|(id, _)| of(id).max().unwrap_or(0).max(USUAL_MTU)).collect();
-        Reload { config: config.clone(), mtus, sweeping: None }
+        Reload { config: config.clone(), mtus, sweeping: None, waiting: Vec::new() }
     }
 
     /// Whether sessions are still being checked against a new plan.
@@ -55,6 +61,24 @@ impl Reload {
 }
 
 impl Gateway {
+    /// Somebody wants a reload: now, or as soon as the one before is done with.
+    pub(super) fn want_reload(
+        &mut self,
+        answer: Option<Answer<Result<ReloadReport, String>>>,
+        now: Time,
+        out: &mut Vec<ToWorker>,
+    ) {
+        if self.reload.is_sweeping() && self.reload.waiting.len() < WAITING_MAX {
+            self.reload.waiting.push(answer);
+            return;
+        }
+        let result = self.reload(false, now, out);
+        // What it says is in the log; a client that has gone does not mind.
+        if let Some(answer) = answer {
+            let _ = answer.send(result);
+        }
+    }
+
     /// Reads the configuration again, and applies it; or, with `check_only`, only says what it would change.
     ///
     /// # Errors
@@ -155,7 +179,7 @@ impl Gateway {
     }
 
     /// A worker has checked all its sessions against the plan of this generation.
-    pub(super) fn swept(&mut self, generation: u32, now: Time) {
+    pub(super) fn swept(&mut self, generation: u32, now: Time, out: &mut Vec<ToWorker>) {
         let Some(sweeping) = self.reload.sweeping.as_mut().filter(|it| it.generation == generation) else { return };
         sweeping.workers = sweeping.workers.saturating_sub(1);
         if sweeping.workers > 0 {
@@ -168,6 +192,10 @@ impl Gateway {
         let kept: u64 = self.workers.iter().flat_map(|it| &it.counters.sessions).map(Counter::get).sum();
         let milliseconds = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
         info!(generation, sessions_ended = ended, sessions_kept = kept, milliseconds, "reload: every session checked");
+        // The first of them may begin another sweep, for which the others go on waiting.
+        for answer in std::mem::take(&mut self.reload.waiting) {
+            self.want_reload(answer, now, out);
+        }
     }
 
     /// The sum of a counter over all workers.

@@ -28,9 +28,10 @@ impl Gateway {
                 let _ = answer.send(Neighbours { plan: Arc::clone(&self.plan), now: self.clock.now(), neighbours });
             }
             Request::Walk { worker, walk, answer } => self.walk(worker, walk, answer),
-            Request::Reload { check_only, answer } => {
-                let _ = answer.send(self.reload(check_only, self.clock.now(), out));
+            Request::Reload { check_only: true, answer } => {
+                let _ = answer.send(self.reload(true, self.clock.now(), out));
             }
+            Request::Reload { check_only: false, answer } => self.want_reload(Some(answer), self.clock.now(), out),
         }
     }
 
