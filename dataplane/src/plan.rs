@@ -815,38 +815,35 @@ impl Plan {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
     }
 
-    /// The zone that a translation leads to from inside.
-    #[must_use]
-    pub fn outside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
+    /// The zones of a translation, inside and outside. None where there is no such translation (any more).
+    fn zones(&self, rule: RuleRef) -> Option<(ZoneId, ZoneId)> {
+        let spec = &self.spec;
         match rule {
             RuleRef::None => None,
             RuleRef::Nat44(index) => {
-                self.spec.nat44.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|rule| rule.to)
+                spec.nat44.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| (it.from, it.to))
             }
             RuleRef::Forward(index) => {
-                self.spec.forwards.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.outside_zone)
+                let forward = spec.forwards.get(usize::from(index)).filter(|it| !it.is_vacant());
+                forward.map(|it| (it.inside_zone, it.outside_zone))
             }
             RuleRef::Static(index) => {
-                self.spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.outside_zone)
+                let entry = spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant());
+                entry.map(|it| (it.inside_zone, it.outside_zone))
             }
         }
+    }
+
+    /// The zone that a translation leads to from inside.
+    #[must_use]
+    pub fn outside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
+        self.zones(rule).map(|(_, outside)| outside)
     }
 
     /// The zone that a translation leads to from outside.
     #[must_use]
     pub fn inside_zone(&self, rule: RuleRef) -> Option<ZoneId> {
-        match rule {
-            RuleRef::None => None,
-            RuleRef::Nat44(index) => {
-                self.spec.nat44.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|rule| rule.from)
-            }
-            RuleRef::Forward(index) => {
-                self.spec.forwards.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.inside_zone)
-            }
-            RuleRef::Static(index) => {
-                self.spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant()).map(|it| it.inside_zone)
-            }
-        }
+        self.zones(rule).map(|(inside, _)| inside)
     }
 
     /// The external address with this value (host order), and its index.
