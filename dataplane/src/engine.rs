@@ -415,9 +415,9 @@ impl<P: Packet> Engine<P> {
 
     /// Takes the sweep after a reload one step further, if there is one.
     fn sweep_on(&mut self, now: Time) {
+        let Some(mut sweep) = self.sweep else { return };
         let received = self.counters.received.get();
         let loaded = std::mem::replace(&mut self.swept_at, received) != received;
-        let Some(mut sweep) = self.sweep else { return };
         let shard = u8::try_from(sweep.shard).ok().filter(|&id| usize::from(id) < SHARDS);
         self.sweep = shard.map(|id| {
             let (shard, mut context) = self.shard_at(ShardId(id), now);

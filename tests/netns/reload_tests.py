@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
+import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
-from checks import Scene, Seen, expect, ping, upload
+from checks import Failed, Scene, Seen, expect, ping, upload
 from gateway import configuration
 from group import Group, bound, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, wait_for
@@ -55,6 +59,16 @@ def keys(report: dict[str, object]) -> list[str]:
     return [change["key"] for change in changes]
 
 
+def hears_nothing(end: socket.socket, otherwise: str) -> None:
+    """Expects that nothing comes within half a second."""
+    end.settimeout(0.5)
+    try:
+        end.recv(16)
+    except TimeoutError:
+        return
+    raise Failed(otherwise)
+
+
 RELOAD = Group(lambda _: configuration())
 
 
@@ -72,32 +86,70 @@ def _check(scene: Scene) -> Seen:
     return Seen(keys(report)[0])
 
 
-@RELOAD.test("reload under load: 40 of them, an upload and pings go on, nothing is lost")
+RELOADS = 1000
+
+
+def variant(chance: random.Random) -> str:
+    """One of many configurations that all allow what h1 and h2 do: interfaces, forwards and pool addresses come and go."""
+    some = sorted(chance.sample(POOL[1:], 3))
+    text = configuration(
+        pool=", ".join([POOL[0], *some]),
+        rule=chance.choice(("", "inbound-refresh: false", "port-parity: false; pooling: paired-soft")),
+        mss_clamp=chance.choice(("off", "1200", "from-mtu")),
+        guests=chance.choice((None, "02:00:00:00:00:99")),
+    )
+    if chance.random() < 0.5:
+        port = chance.randrange(20, 60)
+        forward = f'    new{port % 3}:\n      from: outside\n      to: inside\n      protocol: udp\n      external: "{POOL[0]}:{port}"\n'
+        text = text.replace("  forwards:\n", f'  forwards:\n{forward}      inside: "{H1}:7301"\n')
+    return text.replace("metrics:\n", f"timers: {{udp: {chance.randrange(120, 400)}s}}\n\nmetrics:\n")
+
+
+@RELOAD.test(f"reload under load: {RELOADS:,} of them, uploads and pings go on, nothing is lost, memory stays")
 def _under_load(scene: Scene) -> Seen:
-    one = configuration()
-    other = configuration(rule="inbound-refresh: false", guests="02:00:00:00:00:99", mss_clamp="1200")
-    done: dict[str, object] = {}
+    gateway, chance, over = turnpike(scene), random.Random(3), threading.Event()
+    assert gateway.process is not None
+    process, uploads, pings, faults = gateway.process.pid, [], [], []
 
-    def load() -> None:
-        done["upload"] = upload(scene, scene.lab.h1, f"http://{SERVER}", "under-reload")
+    def memory() -> int:
+        """Its resident memory in KiB."""
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
 
-    def pings() -> None:
-        done["ping"] = ping(scene.lab.h2, SERVER, "-i", "0.02", "-w", "30", count=300)
+    def uploading() -> None:
+        while not over.is_set():
+            uploads.append(upload(scene, scene.lab.h1, f"http://{SERVER}", "under-reload"))
 
-    threads = [threading.Thread(target=load), threading.Thread(target=pings)]
+    def pinging() -> None:
+        while not over.is_set():
+            pings.append(ping(scene.lab.h2, SERVER, "-i", "0.02", "-w", "30", count=100))
+
+    def watched(load: Callable[[], None]) -> None:
+        try:
+            load()
+        except Exception as fault:  # noqa: BLE001
+            faults.append(fault)
+
+    threads = [threading.Thread(target=watched, args=(load,)) for load in (uploading, pinging)]
     for thread in threads:
         thread.start()
-    for turn in range(40):
-        reload(scene, (other, one)[turn % 2])
+    early = 0
+    for turn in range(RELOADS):
+        reload(scene, variant(chance))
+        if turn == RELOADS // 5:
+            early = memory()
+    late = memory()
+    over.set()
     for thread in threads:
         thread.join(60)
-    expect(set(done) == {"upload", "ping"}, f"only {set(done)} came to its end")
-    expect("300 of 300" in str(done["ping"]), f"pings: {done['ping']}")
-    metrics = turnpike(scene).metrics()
+    expect(not faults, f"{faults}")
+    metrics = gateway.metrics()
     expect(metrics[RELOADED] == 0, f"{metrics[RELOADED]} sessions were ended")
     expect(metrics["turnpike_packets_imbalance"] == 0, f"{metrics['turnpike_packets_imbalance']} packets are missing")
-    expect(metrics["turnpike_mempool_free{worker=\"0\"}"] > 10_000, "packet buffers are missing")
-    return Seen(str(done["ping"]))
+    expect(metrics['turnpike_mempool_free{worker="0"}'] > 10_000, "packet buffers are missing")
+    expect(late - early < 4096, f"its memory has grown from {early} to {late} KiB")
+    reload(scene, configuration())
+    return Seen(f"{len(uploads)} uploads, {100 * len(pings)} pings; {early} and then {late} KiB")
 
 
 @RELOAD.test("reload by SIGHUP: a wrong file is refused by line and column, a right one applied")
@@ -155,24 +207,14 @@ def _ends(scene: Scene) -> Seen:
         server.sendto(b"you", seen[H2])
         server.sendto(b"me", seen[H1])
         expect(ends[H1].recv(16) == b"me", "the session that is still allowed has ended")
-        ends[H2].settimeout(0.5)
-        try:
-            ends[H2].recv(16)
-            expect(False, "a session that is no longer allowed goes on")
-        except TimeoutError:
-            pass
+        hears_nothing(ends[H2], "a session that is no longer allowed goes on")
         forward = f'    dns:\n      from: outside\n      to: inside\n      protocol: udp\n      external: "{POOL[1]}:53"\n      inside: "{H1}:7301"\n'
         reload(scene, gone.replace("  forwards:\n", "  forwards:\n" + forward))
         server.sendto(b"by the forward", (POOL[1], 53))
         expect(ends[H1].recv(32) == b"by the forward", "the new forward leads nowhere")
         reload(scene, gone)
         server.sendto(b"late", (POOL[1], 53))
-        ends[H1].settimeout(0.5)
-        try:
-            ends[H1].recv(16)
-            expect(False, "a forward that is gone leads inside")
-        except TimeoutError:
-            pass
+        hears_nothing(ends[H1], "a forward that is gone leads inside")
     reload(scene, configuration())
     return Seen(f"{int(ended)} ended")
 

@@ -136,20 +136,19 @@ impl Named for StaticNat {
 fn placed<T: Named>(old: &[T], new: Vec<T>, fresh: usize) -> (Vec<T>, Vec<usize>) {
     let known: HashMap<&str, usize> =
         old.iter().enumerate().filter(|(_, it)| !it.is_vacant()).map(|(at, it)| (it.name(), at)).collect();
-    let mut vacant = old.iter().enumerate().filter(|(_, it)| it.is_vacant()).map(|(at, _)| at);
+    let mut vacant = (0..old.len()).filter(|&at| old[at].is_vacant());
     let mut beyond = old.len()..;
-    let fresh_places = fresh > 0;
-    let mut fresh = beyond.by_ref().take(fresh.saturating_sub(old.len())).collect::<Vec<_>>().into_iter();
     let places: Vec<usize> = new
         .iter()
         .map(|it| match known.get(it.name()) {
             Some(&at) => at,
-            None => fresh.next().or_else(|| vacant.next()).or_else(|| beyond.next()).unwrap_or(usize::MAX),
+            None if beyond.start < fresh => beyond.next().unwrap_or(usize::MAX),
+            None => vacant.next().or_else(|| beyond.next()).unwrap_or(usize::MAX),
         })
         .collect();
-    // Vacant places at the end are given up, but for those that something may still refer to.
-    let last = |is: &dyn Fn(usize) -> bool| (0..old.len()).rev().find(|&at| is(at)).map_or(0, |at| at + 1);
-    let referred = if fresh_places { old.len() } else { last(&|at| !old[at].is_vacant()) };
+    // Vacant places at the end are given up, but for those that something may still refer to, or that count.
+    let referred =
+        if fresh > 0 { old.len() } else { old.iter().rposition(|it| !it.is_vacant()).map_or(0, |at| at + 1) };
     let len = places.iter().map(|at| at + 1).max().unwrap_or(0).max(referred);
     let mut table: Vec<T> = (0..len).map(|_| T::vacant()).collect();
     for (it, &at) in new.into_iter().zip(&places) {
