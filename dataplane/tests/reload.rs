@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use common::{End, INSIDE, Lab, OUTSIDE, end, icmp, pool, prefix, read, read_error, rule, tcp, udp, udp_ttl};
 use dataplane::counters::Drop;
@@ -390,6 +391,43 @@ fn addresses_with_another_use_are_drained_too() {
     assert_eq!(lab.counters.session_reload_ends.get(), 0);
 }
 
+/// Between reloads too an address that is empty is let go, and nothing else moves: not the places of interfaces that a
+/// reload has taken away either.
+#[test]
+fn an_empty_address_is_let_go_between_reloads() {
+    let with = |ranges: &[&str]| Spec { pools: vec![pool(ranges, 1..=65535)], ..spec() };
+    let mut more = with(&["203.0.113.5"]);
+    let guests = InterfaceSpec {
+        name: "guests".into(),
+        vlan: Some(9),
+        addresses: vec![prefix("10.9.0.1/24")],
+        ..more.interfaces[0].clone()
+    };
+    more.interfaces.push(guests);
+    let mut lab = Lab::new(more);
+    let client = end("192.168.1.10:4000");
+    let external = out(&mut lab, client);
+    lab.reload(with(&["203.0.113.6"]));
+    let other = end("192.168.1.11:4000");
+    let elsewhere = out(&mut lab, other);
+    let drained = |lab: &Lab| lab.worker.engine().plan().without_drained(&lab.leases).unwrap();
+    assert!(drained(&lab).external(external.0.to_bits()).is_some(), "it is not empty");
+    lab.wait_secs(200);
+    assert_eq!(out(&mut lab, other), elsewhere);
+    lab.wait_secs(200);
+    for _ in 0..3 {
+        let old = Arc::clone(lab.worker.engine().plan());
+        let plan = Arc::new(drained(&lab));
+        assert!(plan.external(external.0.to_bits()).is_none());
+        assert_eq!((plan.spec.interfaces.len(), plan.spec.generation), (3, old.spec.generation));
+        lab.leases = Arc::new(lab.leases.succeed(&old, &plan));
+        lab.to_worker.send(ToWorker::Plan { plan, leases: Arc::clone(&lab.leases) }).unwrap();
+        assert_eq!(lab.run().swept, None);
+        assert_eq!(out(&mut lab, other), elsewhere);
+    }
+    assert_eq!(lab.counters.session_reload_ends.get(), 0);
+}
+
 /// An address that comes back before it is empty gives out ports at once.
 #[test]
 fn a_drained_address_may_come_back() {
@@ -643,7 +681,7 @@ fn a_thousand_reloads_under_load() {
     lab.wait_secs(Timers::default().hold_down.as_secs());
     assert_eq!(lab.sessions() + lab.mappings().iter().sum::<u64>() + lab.counters.mappings_held.get(), 0);
     assert_eq!(lab.worker.engine().arenas().free(), before);
-    let plan = std::sync::Arc::clone(lab.worker.engine().plan());
+    let plan = Arc::clone(lab.worker.engine().plan());
     for &id in plan.pools.iter().flatten() {
         let (free, leasable) = lab.leases.free_blocks(id);
         assert_eq!((free, lab.leases.ports_used(id)), (leasable, [0; 3]));

@@ -34,7 +34,7 @@ impl Gateway {
         if empty.is_empty() || self.reload.is_sweeping() {
             return;
         }
-        match Plan::succeed(&self.plan, &self.leases, self.plan.spec.clone()) {
+        match self.plan.without_drained(&self.leases) {
             Ok(plan) => {
                 let plan = Arc::new(plan);
                 let leases = Arc::new(self.leases.succeed(&self.plan, &plan));

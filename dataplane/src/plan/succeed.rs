@@ -258,6 +258,18 @@ impl Plan {
         let spec = Spec { links_down: ports, ..self.spec.clone() };
         Plan::compile_after(spec, Some(&Before::of(self, draining)))
     }
+
+    /// The same plan, of the same generation, without the drained addresses that nothing is mapped to any more; for
+    /// `leases`, which are this plan's, [`Leases::succeed`] gives its own.
+    ///
+    /// # Errors
+    /// None that the plan itself did not have.
+    pub fn without_drained(&self, leases: &Leases) -> Result<Plan, PlanError> {
+        let externals = (0..).zip(&self.externals);
+        let left = externals.filter(|(id, external)| external.draining && leases.is_leased(*id));
+        let left = left.map(|(_, external)| external.clone()).collect();
+        Plan::compile_after(self.spec.clone(), Some(&Before::of(self, left)))
+    }
 }
 
 impl Before {
