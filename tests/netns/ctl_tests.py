@@ -166,15 +166,20 @@ def _lists(scene: Scene) -> Seen:
     expect(worker["received"] >= received and worker["polls"] > worker["empty_polls"], f"{received}: {worker}")
     expect(0 <= worker["busy"] <= 1 and 0 < worker["buffers_free"] <= worker["buffers"], f"{worker}")
 
-    drops = {row["reason"]: row["packets"] for row in listed(scene, "stats")}
-    with sockets() as use:
-        outside = use(bound(scene.lab.server, SERVER))
-        for _ in range(3):
-            outside.sendto(b"stranger", (POOL[1], 9))
-            time.sleep(0.05)
-    time.sleep(0.3)
-    now = {row["reason"]: row["packets"] for row in listed(scene, "stats")}
-    expect(now["unsolicited"] == drops["unsolicited"] + 3, f"unsolicited: {drops['unsolicited']}, {now['unsolicited']}")
+    # A server's kernel still repeats segments of connections that earlier tests cut off: one window must be free of them.
+    for attempt in range(5):
+        drops = {row["reason"]: row["packets"] for row in listed(scene, "stats")}
+        with sockets() as use:
+            outside = use(bound(scene.lab.server, SERVER))
+            for _ in range(3):
+                outside.sendto(b"stranger", (POOL[1], 9))
+                time.sleep(0.05)
+        time.sleep(0.3)
+        now = {row["reason"]: row["packets"] for row in listed(scene, "stats")}
+        strays = now["unsolicited"] - drops["unsolicited"] - 3
+        if strays == 0:
+            break
+        expect(strays > 0 and attempt < 4, f"unsolicited: {drops['unsolicited']}, {now['unsolicited']}")
     explained = turnpike(scene).ctl("stats", "--explain").stdout
     line = re.search(rf"^nat44 unsolicited: {now['unsolicited']}\n.*\n    To do: .+", explained, re.M)
     expect(line, "stats --explain does not explain it")
