@@ -318,7 +318,7 @@ impl Lab {
                         }
                     }
                     FromWorker::NeighbourUsed { interface, address } => seen.used.push((interface, address)),
-                    FromWorker::Spent(_) => {}
+                    FromWorker::Spent(_) | FromWorker::Moved(_) => {}
                     FromWorker::Swept { generation } => seen.swept = Some(generation),
                     FromWorker::Walked(walk) => seen.walked.push(*walk),
                 }

@@ -13,7 +13,7 @@ use dataplane::pool::Leases;
 use dataplane::steer::hand_over::Links;
 use dataplane::steer::{ShardMap, WorkerId};
 use dataplane::time::Time;
-use dataplane::worker::{Poll, Worker};
+use dataplane::worker::{Access, Poll, Worker};
 
 use super::{PEER, Wire};
 
@@ -58,7 +58,7 @@ impl Team {
             let part = Part { shards: map.shards_of(id), workers };
             let counters = Arc::clone(&counters[id.index()]);
             let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, now);
-            let devices = plan.spec.ports.iter().map(|_| Wire::default()).collect();
+            let devices = plan.spec.ports.iter().map(|_| Access::Own(Wire::default()));
             Worker::among(links, engine, devices, pool.clone(), inbox, outbox.clone())
         });
         let workers = workers.collect();
@@ -133,11 +133,6 @@ impl Team {
     /// Says to all workers where a neighbour is.
     pub fn neighbour(&self, interface: InterfaceId, address: IpAddr) {
         let update = NeighbourUpdate { interface, address, state: NeighbourState::Reachable(PEER) };
-        self.tell(&ToWorker::Neighbour(update));
-    }
-
-    /// Gives all workers a message.
-    pub fn tell(&self, message: &ToWorker) {
-        self.to_workers.iter().for_each(|worker| worker.send(message.clone()).expect("room"));
+        self.to_workers.iter().for_each(|worker| worker.send(ToWorker::Neighbour(update)).expect("room"));
     }
 }
