@@ -230,12 +230,6 @@ mod tests {
         burst.drain(..).map(packet).collect()
     }
 
-    /// Of what is on the rings there is much: a handed-over packet takes two words, an mbuf's pointer included.
-    #[test]
-    fn crossings_are_small() {
-        assert_eq!(size_of::<Crossing<crate::dpdk::Mbuf>>(), 16);
-    }
-
     #[test]
     fn a_full_ring_takes_what_fits_and_order_is_kept() {
         let mut links = Links::between(&Arc::new(ShardMap::dealt(2)), 2, 40);

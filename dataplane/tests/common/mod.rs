@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
 pub mod moves;
+pub mod nic;
 pub mod recycled;
 pub mod scene;
 pub mod tally;

@@ -10,8 +10,9 @@ use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet};
 use dataplane::plan::{InterfaceId, Plan, Spec};
 use dataplane::pool::Leases;
-use dataplane::steer::hand_over::Links;
-use dataplane::steer::{ShardMap, WorkerId};
+use dataplane::session::Shard;
+use dataplane::steer::hand_over::{Links, Move};
+use dataplane::steer::{ShardId, ShardMap, WorkerId};
 use dataplane::time::Time;
 use dataplane::worker::{Access, Poll, Worker};
 
@@ -32,6 +33,8 @@ pub struct Team {
     pub frames: Vec<(InterfaceId, Vec<u8>)>,
     /// What the host was given.
     pub punted: Vec<(InterfaceId, Vec<u8>)>,
+    /// Shards on their way.
+    pub moves: usize,
     to_workers: Vec<Sender<ToWorker>>,
     from_workers: Receiver<FromWorker<HeapPacket>>,
 }
@@ -63,13 +66,21 @@ impl Team {
         });
         let workers = workers.collect();
         let (frames, punted) = (Vec::new(), Vec::new());
-        Team { workers, counters, plan, leases, map, now, frames, punted, to_workers, from_workers }
+        Team { workers, counters, plan, leases, map, now, frames, punted, moves: 0, to_workers, from_workers }
     }
 
     /// Puts a frame into a worker's queue of an interface's port.
     pub fn arrive(&mut self, worker: usize, interface: InterfaceId, frame: &[u8]) {
         let port = usize::from(self.plan.interface(interface).expect("an interface").port.0);
         self.workers[worker].devices_mut()[port].rx.push_back(HeapPacket::from_frame(frame));
+    }
+
+    /// Gives a shard to another worker.
+    pub fn move_shard(&mut self, shard: ShardId, to: WorkerId) {
+        let from = self.map.owner(shard).index();
+        let vacant = Shard::new(shard, &self.plan, self.now);
+        self.to_workers[from].send(ToWorker::Move(Box::new(Move { id: shard, to, shard: vacant }))).expect("room");
+        self.moves += 1;
     }
 
     /// One poll of one worker; the control thread answers at once.
@@ -79,6 +90,10 @@ impl Team {
             match event {
                 FromWorker::Punt { interface, packet } => self.punted.push((interface, packet.data().to_vec())),
                 FromWorker::Resolve { interface, address } => self.neighbour(interface, address),
+                FromWorker::Moved(moving) => {
+                    self.moves -= 1;
+                    assert!(moving.shard.sessions().next().is_none(), "an empty one is left over");
+                }
                 _ => {}
             }
         }
