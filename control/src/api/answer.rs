@@ -129,8 +129,10 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
     admit(&desk, peer, request.method() == Method::GET).await?;
     let verb = verb(request.method(), request.uri().path())?;
     let query = request.uri().query();
-    let takes_a_query =
-        matches!(verb, Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings);
+    let takes_a_query = matches!(
+        verb,
+        Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings | Verb::MoveShard
+    );
     if let Some(query) = query.filter(|query| !takes_a_query && !query.is_empty()) {
         return Err(Problem::wrong(format!("`{query}`: nothing is to be said here"), "leave it out"));
     }
