@@ -375,6 +375,8 @@ fn behind_nics_that_know_the_shards_no_packet_is_handed_over() {
     // A port that is to be kept may be anywhere.
     let spec = Spec { nat44: vec![Nat44Rule { port_preservation: false, ..rule() }], ..gateway() };
     let mut player = Player::on(spec, 4, Spread::Nic);
+    // So many do not wait for their router.
+    player.team.neighbour(OUTSIDE, "198.51.100.1".parse().unwrap());
     let mut dice = Dice(51);
     let flows: Vec<Flow> = (0..200)
         .map(|n| Flow {
