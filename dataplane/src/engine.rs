@@ -1,10 +1,11 @@
 //! One burst in, each packet disposed of exactly once.
 //!
-//! The life of a packet: [`Engine::process`] reads every frame of the burst and prefetches what its look-up will touch
-//! (`look_ahead`), then takes the packets in their order, each through `walk`. `ipv4` asks the plan what the destination
-//! means and finds the session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP
-//! errors. `forward` checks hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it
-//! is a `Verdict`, and `dispose` carries it out. `own` is what the gateway itself sends.
+//! The life of a packet: [`Engine::process`] reads the frames of the burst and prefetches what their look-ups will touch,
+//! then takes the packets in their order. Most are of known sessions and go the short way (`short`). All others go the long
+//! one: `prepare` reads the packet, and `walk` leads it on. `ipv4` asks the plan what the destination means and finds the
+//! session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP errors. `forward` checks
+//! hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it is a `Verdict`, and
+//! `dispose` carries it out. `own` is what the gateway itself sends.
 //!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
@@ -13,9 +14,10 @@ mod errors;
 mod forward;
 mod ipv4;
 mod ipv6;
-mod look_ahead;
 mod open;
 mod own;
+mod prepare;
+mod short;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,19 +29,20 @@ use crate::counters::{Counters, Drop, IcmpError};
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::parse::{self, View4, View6, ethertype};
 use crate::packet::verify::Covered;
-use crate::packet::{Packet, PacketPool, RxChecksum, offload};
+use crate::packet::{Packet, PacketPool, RxChecksum};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
-use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
-use crate::session::recheck::{SEGMENTS, Sweep};
+use crate::route::neighbour::{Adjacency, Held, Hop, Neighbour, Neighbours};
+use crate::session::recheck::{CHUNKS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::{SHARDS, ShardId};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
-use look_ahead::tuple_of;
 use own::own_packet;
+use prepare::tuple_of;
+use short::{Lane, Tally};
 
 /// Of this many received packets one has its transport checksum looked at. A prime, so that traffic with a rhythm does not
 /// keep clear of it.
@@ -121,7 +124,7 @@ enum Read {
     Arp,
 }
 
-/// A packet of the burst, read, with the hash of its session look-up if it may have a session.
+/// A packet, read, with the hash of its session look-up if it may have a session.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     interface: Option<InterfaceId>,
@@ -144,8 +147,6 @@ struct Flow {
     tuple: Tuple4,
     proto: Proto,
     hash: u32,
-    /// The session that was prefetched.
-    guess: Option<u32>,
 }
 
 /// Token bucket, as the time at which it would be full again.
@@ -182,8 +183,11 @@ pub struct Engine<P> {
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
-    /// A burst's packets, read. Here so that its memory is taken once.
-    prepared: Vec<Prepared>,
+    /// The hop of the neighbour that was last found.
+    hop: Hop,
+    /// Counts plans, and times that neighbours' hops were given out anew: what a session remembers of either is good for
+    /// one epoch.
+    epoch: u32,
     errors: Bucket,
     resets: Bucket,
     /// The next shard to expire.
@@ -223,7 +227,8 @@ impl<P: Packet> Engine<P> {
             shards: shards.collect(),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
-            prepared: vec![Prepared::UNREAD; BURST],
+            hop: Hop::UNKNOWN,
+            epoch: 1,
             errors: Bucket { full_at: now },
             resets: Bucket { full_at: now },
             expiring: 0,
@@ -243,6 +248,12 @@ impl<P: Packet> Engine<P> {
     #[must_use]
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// The epoch: a session of another one is checked against the plan before it is used.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// What it counts.
@@ -283,38 +294,45 @@ impl<P: Packet> Engine<P> {
     ) {
         let earlier = self.counters.received.get();
         self.counters.received.add(burst.len() as u64);
-        for (_, packet) in burst.iter_mut() {
-            if packet.rx_checksum() == RxChecksum::Partial {
-                offload::finish(packet.data_mut());
-            }
-        }
-        let mut prepared = std::mem::take(&mut self.prepared);
-        for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
-            self.prepare(*port, packet, prepared);
-        }
+        let mut lanes = [Lane::LONG; BURST];
+        self.look_ahead(burst, &mut lanes);
         let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
-        if let (Some((_, packet)), Some(prepared)) = (burst.get(sampled), prepared.get(sampled)) {
-            self.sample(packet, prepared);
+        if let Some((port, packet)) = burst.get(sampled) {
+            self.sample(*port, packet);
         }
-        for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
-            if let Some(shard) = self.shards.get(flow.shard.index()) {
-                flow.guess = shard.guess_session(flow.hash);
+        let mut tally = Tally::EMPTY;
+        for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
+            if let Some(packet) = self.take_short_way(packet, lane, now, &mut tally, out) {
+                self.take_long_way(port, packet, now, pool, out);
             }
         }
-        for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
-            if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
-                counters.received_packets.add(1);
-                counters.received_bytes.add(packet.data().len() as u64);
-            }
-            self.settle_owner(prepared);
-            self.walk(packet, prepared, false, now, pool, out);
+        self.count(tally);
+    }
+
+    /// Whatever a packet is: reads it, and decides all from the start.
+    #[inline(never)]
+    fn take_long_way<L: PacketPool<Packet = P>>(
+        &mut self,
+        port: PortId,
+        packet: P,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, &packet, &mut prepared);
+        if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
+            counters.received_packets.add(1);
+            counters.received_bytes.add(packet.data().len() as u64);
         }
-        self.prepared = prepared;
+        self.walk(packet, &prepared, false, now, pool, out);
     }
 
     /// Looks at the transport checksum of a received packet, for statistics.
     #[inline(never)]
-    fn sample(&self, packet: &P, prepared: &Prepared) {
+    fn sample(&self, port: PortId, packet: &P) {
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, packet, &mut prepared);
         let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) else {
             return;
         };
@@ -377,11 +395,18 @@ impl<P: Packet> Engine<P> {
     /// Works by another plan from now on. Returns the one before, for the control thread to free.
     fn succeed(&mut self, plan: Arc<Plan>, leases: Arc<Leases>) -> ToWorker {
         let plan = std::mem::replace(&mut self.plan, plan);
+        self.begin_epoch();
         if plan.spec.generation != self.plan.spec.generation {
             self.sweep = Some(Sweep::default());
         }
         let leases = std::mem::replace(&mut self.leases, leases);
         ToWorker::Plan { plan, leases }
+    }
+
+    /// What sessions remember of the plan and of neighbours is not to be relied upon any more.
+    fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.neighbours.begin_epoch();
     }
 
     /// Takes a walk one step further.
@@ -421,7 +446,7 @@ impl<P: Packet> Engine<P> {
         let shard = u8::try_from(sweep.shard).ok().filter(|&id| usize::from(id) < SHARDS);
         self.sweep = shard.map(|id| {
             let (shard, mut context) = self.shard_at(ShardId(id), now);
-            shard.sweep(&mut context, &mut sweep, if loaded { 1 } else { SEGMENTS });
+            shard.sweep(&mut context, &mut sweep, if loaded { 1 } else { CHUNKS });
             sweep
         });
         self.swept = self.sweep.is_none();
@@ -575,6 +600,7 @@ impl<P: Packet> Engine<P> {
             arenas: &mut self.arenas,
             secret: &self.secret,
             now,
+            epoch: self.epoch,
         };
         (&mut self.shards[id.index()], context)
     }

@@ -33,7 +33,7 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let (inside, rule) = if let Some(session) = session {
-            (session.inside, session.rule)
+            (session.inside(), session.rule())
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
@@ -80,9 +80,9 @@ impl<P: Packet> Engine<P> {
     ) -> Option<Session> {
         let hash = self.secret.tuple_hash(tuple, proto);
         let (shard, mut context) = self.shard_at(shard, now);
-        let id = shard.find(hash, direction, tuple, proto, None)?;
+        let id = shard.find(hash, direction, tuple, proto)?;
         let session = shard.session(id).filter(|session| session.deadline > now)?;
-        if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+        if session.epoch != context.epoch && !shard.recheck(&mut context, id) {
             return None;
         }
         shard.session(id).copied()
@@ -106,8 +106,9 @@ impl<P: Packet> Engine<P> {
         let session = session.filter(|session| session.inside_zone == zone).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
-        let source = own.map_or(session.outside.source, |entry| entry.external);
-        self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
+        let source = own.map_or(session.outside().source, |entry| entry.external);
+        self.story =
+            Story { shard: Some(shard_id.0), rule: session.rule(), session: SessionStep::Quoted, ..self.story };
         let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
@@ -116,7 +117,7 @@ impl<P: Packet> Engine<P> {
             return Err(Drop::NoRoute);
         }
         let outer = Tuple4 { source, destination: view.destination, ..Tuple4::default() };
-        icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &session.outside.reversed());
+        icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &session.outside().reversed());
         at.packet.truncate(view.end);
         self.counters.nat44[Direction::Outbound as usize].add(1);
         self.tell_after(view, &outer);

@@ -80,6 +80,9 @@ const fn halves(word: u32) -> u32 {
 pub struct Delta(u16);
 
 impl Delta {
+    /// No difference.
+    pub const NONE: Delta = Delta(0);
+
     /// Adds the replacement of one 16-bit word.
     #[inline]
     #[must_use]

@@ -215,6 +215,17 @@ impl Policy {
         self.inside.get(usize::from(zone.0)).copied().unwrap_or(false)
     }
 
+    /// Whether nothing is translated from this zone to any other, nor from any other to it.
+    #[must_use]
+    pub fn is_plain(&self, zone: ZoneId) -> bool {
+        let statics = self.whole.iter().chain(&self.forwards);
+        let mut zones = statics.flat_map(|entry| [entry.inside_zone, entry.outside_zone]);
+        let zone_rules = |(at, rules): (usize, &Vec<Rule>)| {
+            !rules.is_empty() && [at / self.zones, at % self.zones].contains(&usize::from(zone.0))
+        };
+        !self.rules.iter().enumerate().any(zone_rules) && !zones.any(|it| it == zone)
+    }
+
     /// The first NAT44 rule that covers a flow from inside. Addresses in host order.
     #[must_use]
     pub fn rule(&self, from: ZoneId, to: ZoneId, source: u32, destination: u32) -> Option<u16> {

@@ -1,12 +1,13 @@
 //! What a shard remembers: sessions, mappings, subscribers.
 
-use super::slab::Slab;
+use super::slab::{Record, Slab};
 use super::tcp::Tcp;
 use super::wheel::{Link, Links};
 use crate::counters::SessionClass;
 use crate::packet::checksum::Delta;
 use crate::plan::{Filtering, ZoneId};
 use crate::pool::Proto;
+use crate::route::neighbour::Hop;
 use crate::time::Time;
 use crate::trace::RuleRef;
 
@@ -49,74 +50,274 @@ pub enum Direction {
     Inbound,
 }
 
-/// One flow with its two directions. What a hit reads and writes comes first, within a cache line.
-#[derive(Clone, Copy, Debug, Default)]
+/// One flow with its two directions: a cache line, which is all that a packet of it reads and writes.
+///
+/// Both sides' tuples have the remote end in common, so it is stored once.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Session {
-    /// An outbound packet as it looks inside.
-    pub inside: Tuple4,
-    /// An outbound packet as it looks outside.
-    pub outside: Tuple4,
+    /// Inside address, host order.
+    inside_address: u32,
+    /// Remote address, host order.
+    remote_address: u32,
+    /// Inside port.
+    inside_port: u16,
+    /// Remote port.
+    remote_port: u16,
+    /// External address, host order.
+    external_address: u32,
     /// When it ends, unless a packet comes before.
     pub deadline: Time,
-    /// The plan that it was checked against.
-    pub generation: u32,
-    /// Its mapping, or [`NONE`] for a static entry's.
-    pub mapping: u32,
-    /// The rule that made it.
-    pub rule: RuleRef,
-    /// What an outbound translation does to the IPv4 header checksum.
-    pub address_delta: Delta,
-    /// What it does to the transport checksum (for ICMP: without the addresses).
-    pub transport_delta: Delta,
+    /// External port.
+    external_port: u16,
     /// Its protocol.
     pub proto: Proto,
     /// What it is counted under.
     pub class: SessionClass,
-    /// Whether the inside end opened it; of TCP: is the client.
-    pub opened_inside: bool,
-    /// The permission for its remote address (address-dependent filtering), or [`NONE`].
-    pub permission: u32,
+    /// The engine's epoch in which it was checked against the plan, and its ways out were found.
+    pub epoch: u32,
+    /// The TCP state; unused by other protocols.
+    pub tcp: Tcp,
+    /// Its mapping, or [`NONE`] for a static entry's.
+    pub mapping: u32,
+    rule: u16,
+    /// What an outbound translation does to the transport checksum (for ICMP: without the addresses).
+    pub transport_delta: Delta,
+    /// The ways out, of outbound and inbound packets, as far as they are known in this epoch.
+    pub hops: [Hop; 2],
     /// The zone that its outbound packets come from.
     pub inside_zone: ZoneId,
     /// The zone that its inbound packets come from.
     pub outside_zone: ZoneId,
+    flags: u8,
+    rule_kind: u8,
+}
+
+/// There is a session in this place.
+const USED: u8 = 1;
+const OPENED_INSIDE: u8 = 2;
+const INBOUND_REFRESH: u8 = 4;
+const PERMISSION: u8 = 8;
+
+impl Default for Session {
+    fn default() -> Self {
+        Session {
+            inside_address: 0,
+            remote_address: 0,
+            inside_port: 0,
+            remote_port: 0,
+            external_address: 0,
+            deadline: Time::ZERO,
+            external_port: 0,
+            proto: Proto::default(),
+            class: SessionClass::default(),
+            epoch: 0,
+            tcp: Tcp::default(),
+            mapping: NONE,
+            rule: 0,
+            transport_delta: Delta::default(),
+            hops: [Hop::UNKNOWN; 2],
+            inside_zone: ZoneId(0),
+            outside_zone: ZoneId(0),
+            flags: 0,
+            rule_kind: 0,
+        }
+    }
+}
+
+impl Session {
+    /// A session between an inside tuple and what it looks like outside: `external` in place of the inside address and
+    /// port. The rest is to be filled in.
+    #[must_use]
+    pub fn new(inside: &Tuple4, external: (u32, u16), proto: Proto, rule: RuleRef) -> Self {
+        let mut session = Session {
+            inside_address: inside.source,
+            remote_address: inside.destination,
+            inside_port: inside.source_port,
+            remote_port: inside.destination_port,
+            external_address: external.0,
+            external_port: external.1,
+            proto,
+            flags: USED,
+            ..Session::default()
+        };
+        session.set_rule(rule);
+        session
+    }
+
+    /// An outbound packet as it looks inside.
+    #[inline]
+    #[must_use]
+    pub const fn inside(&self) -> Tuple4 {
+        Tuple4 {
+            source: self.inside_address,
+            destination: self.remote_address,
+            source_port: self.inside_port,
+            destination_port: self.remote_port,
+        }
+    }
+
+    /// An outbound packet as it looks outside.
+    #[inline]
+    #[must_use]
+    pub const fn outside(&self) -> Tuple4 {
+        Tuple4 {
+            source: self.external_address,
+            destination: self.remote_address,
+            source_port: self.external_port,
+            destination_port: self.remote_port,
+        }
+    }
+
+    /// An outbound packet as it looks on the side that a packet of this direction comes from.
+    #[inline]
+    #[must_use]
+    pub const fn side(&self, direction: Direction) -> Tuple4 {
+        match direction {
+            Direction::Outbound => self.inside(),
+            Direction::Inbound => self.outside(),
+        }
+    }
+
+    /// The zone that a packet of this direction comes from.
+    #[inline]
+    #[must_use]
+    pub const fn zone(&self, direction: Direction) -> ZoneId {
+        match direction {
+            Direction::Outbound => self.inside_zone,
+            Direction::Inbound => self.outside_zone,
+        }
+    }
+
+    /// What an outbound translation does to the IPv4 header checksum.
+    #[inline]
+    #[must_use]
+    pub const fn address_delta(&self) -> Delta {
+        Delta::NONE.long(self.inside_address, self.external_address)
+    }
+
+    /// The rule that made it.
+    #[must_use]
+    pub const fn rule(&self) -> RuleRef {
+        match self.rule_kind {
+            1 => RuleRef::Nat44(self.rule),
+            2 => RuleRef::Forward(self.rule),
+            3 => RuleRef::Static(self.rule),
+            _ => RuleRef::None,
+        }
+    }
+
+    fn set_rule(&mut self, rule: RuleRef) {
+        (self.rule_kind, self.rule) = match rule {
+            RuleRef::None => (0, 0),
+            RuleRef::Nat44(rule) => (1, rule),
+            RuleRef::Forward(rule) => (2, rule),
+            RuleRef::Static(rule) => (3, rule),
+        };
+    }
+
+    /// Whether the inside end opened it; of TCP: is the client.
+    #[inline]
+    #[must_use]
+    pub const fn opened_inside(&self) -> bool {
+        self.flags & OPENED_INSIDE != 0
+    }
+
+    /// Says whether the inside end opened it.
+    pub fn set_opened_inside(&mut self, yes: bool) {
+        self.set(OPENED_INSIDE, yes);
+    }
+
     /// Whether packets from outside keep it alive.
-    pub inbound_refresh: bool,
-    /// The TCP state; unused by other protocols.
-    pub tcp: Tcp,
-    /// Its place in the timer wheel.
-    pub link: Link,
+    #[inline]
+    #[must_use]
+    pub const fn inbound_refresh(&self) -> bool {
+        self.flags & INBOUND_REFRESH != 0
+    }
+
+    /// Says whether packets from outside keep it alive.
+    pub fn set_inbound_refresh(&mut self, yes: bool) {
+        self.set(INBOUND_REFRESH, yes);
+    }
+
+    /// Whether it holds a permission for its remote address (address-dependent filtering).
+    #[must_use]
+    pub const fn has_permission(&self) -> bool {
+        self.flags & PERMISSION != 0
+    }
+
+    pub(super) fn set_permission(&mut self, yes: bool) {
+        self.set(PERMISSION, yes);
+    }
+
+    fn set(&mut self, flag: u8, yes: bool) {
+        self.flags = if yes { self.flags | flag } else { self.flags & !flag };
+    }
+}
+
+impl Record for Session {
+    type Side = Link;
+
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.flags & USED != 0
+    }
 }
 
 /// The binding of an inside transport address to an external one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Mapping {
+    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
+    /// when it gives its port back.
+    pub deadline: Time,
     /// Inside address, host order.
     pub inside: u32,
+    /// Its subscriber.
+    pub subscriber: u32,
+    /// Its sessions. With none left it ends, or is held down.
+    pub sessions: u32,
     /// Inside port.
     pub inside_port: u16,
     /// External port.
     pub external_port: u16,
     /// External address, by index in the plan.
-    pub external: u32,
+    pub external: u16,
     /// The pool that it was made from, by index: part of what it is found by.
     pub pool: u16,
+    /// The rule that made it, by index.
+    pub rule: u16,
     /// Its protocol.
     pub proto: Proto,
     /// What it admits from outside.
     pub filtering: Filtering,
-    /// The rule that made it, by index.
-    pub rule: u16,
-    /// Its sessions. With none left it ends, or is held down.
-    pub sessions: u32,
-    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
-    /// when it gives its port back.
-    pub deadline: Time,
-    /// Its subscriber.
-    pub subscriber: u32,
-    /// Its place in the hold-down wheel.
-    pub link: Link,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Mapping {
+            deadline: Time::ZERO,
+            inside: 0,
+            subscriber: NONE,
+            sessions: 0,
+            inside_port: 0,
+            external_port: 0,
+            external: 0,
+            pool: 0,
+            rule: 0,
+            proto: Proto::default(),
+            filtering: Filtering::default(),
+        }
+    }
+}
+
+impl Record for Mapping {
+    type Side = Link;
+
+    /// Every mapping has a subscriber.
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.subscriber != NONE
+    }
 }
 
 /// Leave for a remote address to send to an inside endpoint (address-dependent filtering, RFC 4787 §5).
@@ -130,8 +331,18 @@ pub struct Permission {
     pub inside_port: u16,
     /// For which protocol.
     pub proto: Proto,
+    /// There is a permission in this place.
+    pub used: bool,
     /// The sessions with that address. With none left the permission ends.
     pub sessions: u32,
+}
+
+impl Record for Permission {
+    type Side = ();
+
+    fn is_used(&self) -> bool {
+        self.used
+    }
 }
 
 /// An inside address that has mappings, and the external address that it is paired with in one pool (RFC 4787 REQ-2).
@@ -142,23 +353,32 @@ pub struct Subscriber {
     /// The pool, by index.
     pub pool: u16,
     /// The external address, by index in the plan.
-    pub external: u32,
+    pub external: u16,
     /// Its mappings. With none left the pairing ends.
     pub mappings: u32,
+    /// There is a subscriber in this place.
+    pub used: bool,
+}
+
+impl Record for Subscriber {
+    type Side = ();
+
+    fn is_used(&self) -> bool {
+        self.used
+    }
 }
 
 impl Links for Slab<Session> {
     fn link(&mut self, id: u32) -> Option<&mut Link> {
-        self.get_mut(id).map(|session| &mut session.link)
+        self.side_mut(id)
     }
 }
 
 impl Links for Slab<Mapping> {
     fn link(&mut self, id: u32) -> Option<&mut Link> {
-        self.get_mut(id).map(|mapping| &mut mapping.link)
+        self.side_mut(id)
     }
 }
 
-// Two cache lines, and no more.
-const _: () = assert!(size_of::<Session>() <= 128);
-const _: () = assert!(size_of::<Mapping>() <= 64);
+// One cache line, and half of one; both with a place in the timer wheel beside them.
+const _: () = assert!(size_of::<Session>() == 64 && size_of::<Mapping>() == 32 && size_of::<Link>() == 8);

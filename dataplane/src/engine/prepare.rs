@@ -1,4 +1,4 @@
-//! Reading a frame of the burst, and naming the session that its packet may have: all of it before the first look-up.
+//! Reading a frame, and naming the session that its packet may have.
 
 use super::{Engine, Flow, Prepared, Read};
 use crate::counters::Drop;
@@ -40,11 +40,6 @@ impl<P: Packet> Engine<P> {
                     prepared.read = Ok(Read::Four(view));
                     prepared.target = self.plan.target4(view.destination);
                     prepared.flow = self.flow(interface.zone, &view, prepared.target);
-                    if let Some(flow) = &prepared.flow
-                        && let Some(shard) = self.shards.get(flow.shard.index())
-                    {
-                        shard.prefetch_bucket(flow.hash);
-                    }
                 }
                 Err(reason) => prepared.read = Err(reason),
             },
@@ -68,7 +63,7 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto), guess: None })
+        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
     }
 
     /// The shard that owns an external endpoint, if any flow can exist there.
@@ -80,20 +75,6 @@ impl<P: Packet> Engine<P> {
                 let entry = self.plan.externals.get(external as usize)?;
                 let found = self.plan.policy.static_in(entry.address, entry.static_nat, proto, port);
                 found.map(|entry| shard_of4(entry.inside))
-            }
-        }
-    }
-
-    /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
-    /// block that it is sent to, or given it back, and so changed its owner.
-    pub(super) fn settle_owner(&self, prepared: &mut Prepared) {
-        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
-            (prepared.interface, &prepared.read, prepared.target)
-            && let Some(id) = target.external_id(view.destination)
-        {
-            let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
-            if !prepared.flow.as_ref().is_some_and(owned) {
-                prepared.flow = self.flow(self.zone(interface), view, prepared.target);
             }
         }
     }

@@ -1,0 +1,460 @@
+//! The short way: packets of known sessions, and packets that are only routed.
+//!
+//! Most packets have nothing special about them: a whole TCP or UDP datagram behind a plain IP header, of a session that is
+//! there and stays in its state, to a neighbour that is known. A burst of these is read together ([`Engine::look_ahead`]),
+//! so that the waits for memory overlap: the bucket of each, then the session of each. Then each, at its turn, is checked
+//! and rewritten in one go ([`Engine::take_short_way`]), in which it touches its own headers, one line of the session table
+//! and one of its neighbour's way, and consults neither rules nor routes.
+//!
+//! Whatever is special in any respect is left untouched here and takes the long way (`Engine::take_long_way`), which
+//! decides everything from the start. Both ways leave the same state behind, so it does not matter which one a packet
+//! takes.
+
+use super::ipv4::martian4;
+use super::{Engine, Output, Received};
+use crate::packet::checksum::{self, Delta};
+use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, protocol, put16, put32, tcp_flags};
+use crate::packet::{Packet, RxChecksum, offload};
+use crate::plan::{InterfaceId, PortId, ZoneId};
+use crate::pool::Proto;
+use crate::route::neighbour::{Neighbour, Way};
+use crate::session::tcp::Segment;
+use crate::session::{Direction, NONE, Tuple4, idle_time};
+use crate::steer::{ShardId, shard_of4};
+use crate::time::Time;
+use crate::worker::BURST;
+
+/// What may become of a packet on the short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Nothing: it takes the long one.
+    Long,
+    /// It may belong to a session.
+    Session,
+    /// Nothing is translated where it comes from.
+    Route4,
+    Route6,
+}
+
+/// A packet of the burst, as far as it was read ahead. Two of them to a cache line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lane {
+    /// As an outbound packet of the flow looks on the side that this one came from.
+    tuple: Tuple4,
+    hash: u32,
+    /// The session that was prefetched.
+    guess: u32,
+    /// Length of the IP packet, in bytes.
+    total: u16,
+    ingress: InterfaceId,
+    zone: ZoneId,
+    /// Offset of the IP header.
+    l3: u8,
+    shard: ShardId,
+    proto: Proto,
+    direction: Direction,
+    course: Course,
+}
+
+const _: () = assert!(size_of::<Lane>() == 32);
+
+impl Lane {
+    pub(super) const LONG: Lane = Lane {
+        tuple: Tuple4 { source: 0, destination: 0, source_port: 0, destination_port: 0 },
+        hash: 0,
+        guess: NONE,
+        total: 0,
+        ingress: InterfaceId(u16::MAX),
+        zone: ZoneId(u8::MAX),
+        l3: 0,
+        shard: ShardId(0),
+        proto: Proto::Udp,
+        direction: Direction::Outbound,
+        course: Course::Long,
+    };
+}
+
+/// The interface that packets come in by, as far as the short way needs it. The same for most packets of a burst.
+#[derive(Clone, Copy, Debug)]
+struct Ingress {
+    /// Port, outer and inner VLAN.
+    key: (PortId, u16, u16),
+    id: InterfaceId,
+    zone: ZoneId,
+    mac: [u8; 6],
+    /// Its packets may have sessions.
+    is_inside: bool,
+    /// Nothing is translated to or from its zone.
+    is_plain: bool,
+}
+
+/// What a burst's short ways have counted.
+#[derive(Debug)]
+pub(super) struct Tally {
+    ingress: InterfaceId,
+    packets: u64,
+    bytes: u64,
+    translated: [u64; 2],
+    routed: [u64; 2],
+}
+
+impl Tally {
+    pub(super) const EMPTY: Tally =
+        Tally { ingress: InterfaceId(u16::MAX), packets: 0, bytes: 0, translated: [0; 2], routed: [0; 2] };
+}
+
+/// A whole TCP or UDP datagram behind an IPv4 header without options, its hop count above one.
+#[derive(Clone, Copy)]
+struct Skim4 {
+    tuple: Tuple4,
+    total: u16,
+    proto: Proto,
+}
+
+/// Reads an IPv4 packet, if it is as plain as most are. What this accepts, [`parse::ipv4`] accepts, and reads the same in.
+#[inline(always)]
+fn skim4(packet: &[u8]) -> Option<Skim4> {
+    const PORTS: usize = IPV4 + 8;
+    let head = packet.first_chunk::<PORTS>()?;
+    let total = get16(head, 2);
+    let payload = usize::from(total).wrapping_sub(IPV4);
+    // Version, header length and fragment fields; hop count.
+    let plain = head[0] == 0x45 && get16(head, 6) & 0x3fff == 0 && head[8] > 1;
+    if !plain || usize::from(total) < PORTS || usize::from(total) > packet.len() {
+        return None;
+    }
+    let proto = match head[9] {
+        protocol::UDP => {
+            let length = usize::from(get16(head, IPV4 + 4));
+            (8..=payload).contains(&length).then_some(Proto::Udp)
+        }
+        protocol::TCP => {
+            let tcp = packet.get(IPV4..)?.first_chunk::<20>()?;
+            let offset = usize::from(tcp[12] >> 4) * 4;
+            (20..=payload).contains(&offset).then_some(Proto::Tcp)
+        }
+        _ => None,
+    }?;
+    let header = head.first_chunk::<IPV4>()?;
+    if !checksum::is_header_right(header) {
+        return None;
+    }
+    let tuple = Tuple4 {
+        source: get32(head, 12),
+        destination: get32(head, 16),
+        source_port: get16(head, 20),
+        destination_port: get16(head, 22),
+    };
+    Some(Skim4 { tuple, total, proto })
+}
+
+impl<P: Packet> Engine<P> {
+    /// Reads a burst, and has fetched what its packets will touch.
+    #[inline]
+    pub(super) fn look_ahead(&self, burst: &mut Received<P>, lanes: &mut [Lane; BURST]) {
+        let mut ingress = None;
+        for ((port, packet), lane) in burst.iter_mut().zip(lanes.iter_mut()) {
+            if packet.rx_checksum() == RxChecksum::Partial {
+                offload::finish(packet.data_mut());
+            }
+            lane.course = Course::Long;
+            // Stories are told on the long way.
+            if self.traces.is_none() {
+                let _ = self.read_lane(*port, packet, &mut ingress, lane);
+            }
+        }
+        for lane in lanes.iter_mut().take(burst.len()).filter(|lane| lane.course == Course::Session) {
+            if let Some(shard) = self.shards.get(lane.shard.index()) {
+                lane.guess = shard.guess_session(lane.hash).unwrap_or(NONE);
+            }
+        }
+    }
+
+    /// Reads a packet into its lane, and has its session's bucket fetched. None: it is special.
+    #[inline(always)]
+    fn read_lane(&self, port: PortId, packet: &P, known: &mut Option<Ingress>, lane: &mut Lane) -> Option<()> {
+        if !packet.is_contiguous() {
+            return None;
+        }
+        let frame = packet.data();
+        let link = parse::link(frame).ok()?;
+        let key = (port, link.outer_vlan, link.vlan);
+        let ingress = match known {
+            Some(ingress) if ingress.key == key => ingress,
+            _ => known.insert(self.ingress(key)?),
+        };
+        if frame[..6] != ingress.mac {
+            return None;
+        }
+        (lane.ingress, lane.zone) = (ingress.id, ingress.zone);
+        #[allow(clippy::cast_possible_truncation)] // 22 at the most
+        {
+            lane.l3 = link.len as u8;
+        }
+        match link.ethertype {
+            ethertype::IPV4 => {
+                let Skim4 { tuple, total, proto } = skim4(frame.get(link.len..)?)?;
+                lane.total = total;
+                lane.proto = proto;
+                if ingress.is_plain {
+                    lane.tuple = tuple;
+                    lane.course = Course::Route4;
+                    return Some(());
+                }
+                let external = if self.plan.is_special4(tuple.destination) {
+                    // Our own addresses and broadcasts are special; others lie next to external addresses only.
+                    let target = self.plan.target4(tuple.destination)?;
+                    target.external_id(tuple.destination).map(Some).or_else(|| target.leads_out().then_some(None))?
+                } else {
+                    None
+                };
+                (lane.shard, lane.direction, lane.tuple) = match external {
+                    Some(id) => (self.owner(id, proto, tuple.destination_port)?, Direction::Inbound, tuple.reversed()),
+                    None if ingress.is_inside => (shard_of4(tuple.source), Direction::Outbound, tuple),
+                    None => return None,
+                };
+                lane.hash = self.secret.tuple_hash(&lane.tuple, proto);
+                self.shards.get(lane.shard.index())?.prefetch_bucket(lane.hash);
+                lane.course = Course::Session;
+            }
+            ethertype::IPV6 => {
+                let head = frame.get(link.len..)?.first_chunk::<IPV6>()?;
+                let total = get16(head, 4).checked_add(IPV6 as u16)?;
+                // UDP alone: TCP's segments that open a connection may have to be clamped, and others have types.
+                let plain = head[0] >> 4 == 6 && head[6] == protocol::UDP && head[7] > 1;
+                let payload = frame.get(link.len + IPV6..link.len + usize::from(total))?;
+                let length = usize::from(get16(payload, 4));
+                if !plain || payload.len() < 8 || !(8..=payload.len()).contains(&length) {
+                    return None;
+                }
+                lane.total = total;
+                lane.course = Course::Route6;
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn ingress(&self, key: (PortId, u16, u16)) -> Option<Ingress> {
+        let id = self.plan.ingress(key.0, key.1, key.2)?;
+        let interface = self.plan.interface(id)?;
+        let zone = interface.zone;
+        Some(Ingress {
+            key,
+            id,
+            zone,
+            mac: interface.mac.0,
+            is_inside: self.plan.policy.is_inside(zone),
+            is_plain: self.plan.is_plain(zone),
+        })
+    }
+
+    /// Sends a packet, if the short way leads to its end. If not, nothing has happened, and it comes back.
+    #[inline(always)]
+    pub(super) fn take_short_way(
+        &mut self,
+        mut packet: P,
+        lane: &Lane,
+        now: Time,
+        tally: &mut Tally,
+        out: &mut Output<P>,
+    ) -> Option<P> {
+        let sent = match lane.course {
+            Course::Session => self.pass_session(&mut packet, lane, now, tally),
+            Course::Route4 => self.pass_route4(&mut packet, lane, tally),
+            Course::Route6 => self.pass_route6(&mut packet, lane, tally),
+            Course::Long => None,
+        };
+        match sent {
+            Some((interface, bytes)) => {
+                if tally.ingress != lane.ingress {
+                    self.count_ingress(tally);
+                    tally.ingress = lane.ingress;
+                }
+                tally.packets += 1;
+                tally.bytes += bytes;
+                out.transmit.push((interface, packet));
+                None
+            }
+            None => Some(packet),
+        }
+    }
+
+    /// A packet of a session. Gives the interface that it leaves by, and its length as it came in.
+    #[inline(always)]
+    fn pass_session(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        now: Time,
+        tally: &mut Tally,
+    ) -> Option<(InterfaceId, u64)> {
+        let direction = lane.direction;
+        let session = self.shards.get_mut(lane.shard.index())?.session_mut(lane.guess)?;
+        let fits = session.side(direction) == lane.tuple
+            && session.proto == lane.proto
+            && session.deadline > now
+            && session.epoch == self.epoch
+            && session.zone(direction) == lane.zone;
+        if !fits {
+            return None;
+        }
+        let way = self.neighbours.way(session.hops[direction as usize]);
+        if lane.total > way.mtu {
+            return None;
+        }
+        let outbound = direction == Direction::Outbound;
+        let timers = &self.plan.spec.timers;
+        let l3 = usize::from(lane.l3);
+        let end = l3 + usize::from(lane.total);
+        let bytes = packet.data().len() as u64;
+        let deadline;
+        if lane.proto == Proto::Tcp {
+            let segment = Segment::read_plain(packet.data().get(l3 + IPV4..end)?)?;
+            deadline = now + timers.tcp_established;
+            if deadline < session.deadline || !session.tcp.is_established() {
+                return None;
+            }
+            session.tcp.pass_plain(outbound == session.opened_inside(), &segment);
+        } else {
+            deadline = now + idle_time(timers, session.class, lane.tuple.destination_port);
+            if deadline < session.deadline || !session.inbound_refresh() {
+                return None;
+            }
+        }
+        if !frame_for(packet, l3, way) {
+            return None;
+        }
+        session.deadline = deadline;
+        let l3 = usize::from(way.len);
+        packet.truncate(l3 + usize::from(lane.total));
+        let address_delta = session.address_delta();
+        let (to, addresses, transport) = if outbound {
+            (session.outside(), address_delta, session.transport_delta)
+        } else {
+            (session.inside().reversed(), address_delta.inverse(), session.transport_delta.inverse())
+        };
+        let head = packet.data_mut().get_mut(l3..)?.first_chunk_mut::<{ IPV4 + 8 }>()?;
+        let old = get16(head, 8);
+        let new = old.wrapping_sub(0x0100);
+        put16(head, 8, new);
+        let header = addresses.word(old, new).apply(get16(head, 10));
+        put16(head, 10, header);
+        put32(head, 12, to.source);
+        put32(head, 16, to.destination);
+        put16(head, 20, to.source_port);
+        put16(head, 22, to.destination_port);
+        if lane.proto == Proto::Udp {
+            let sum = transport.apply_udp(get16(head, IPV4 + 6));
+            put16(head, IPV4 + 6, sum);
+        } else {
+            let tcp = packet.data_mut().get_mut(l3 + IPV4..)?.first_chunk_mut::<20>()?;
+            let sum = transport.apply(get16(tcp, 16));
+            put16(tcp, 16, sum);
+        }
+        tally.translated[direction as usize] += 1;
+        Some((way.interface, bytes))
+    }
+
+    /// A packet between zones that nothing is translated between.
+    #[inline(always)]
+    fn pass_route4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
+        let (source, destination) = (lane.tuple.source, lane.tuple.destination);
+        if martian4(source, destination).is_some() {
+            return None;
+        }
+        let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
+        let way = self.neighbours.recent(&next_hop);
+        let l3 = usize::from(lane.l3);
+        // A segment that opens a connection may have to be clamped.
+        let opens = lane.proto == Proto::Tcp && packet.data().get(l3 + IPV4 + 13)? & tcp_flags::SYN != 0;
+        if lane.total > way.mtu || opens {
+            return None;
+        }
+        let bytes = packet.data().len() as u64;
+        if !frame_for(packet, l3, way) {
+            return None;
+        }
+        let l3 = usize::from(way.len);
+        packet.truncate(l3 + usize::from(lane.total));
+        let head = packet.data_mut().get_mut(l3..)?.first_chunk_mut::<IPV4>()?;
+        let old = get16(head, 8);
+        let new = old.wrapping_sub(0x0100);
+        put16(head, 8, new);
+        let header = Delta::NONE.word(old, new).apply(get16(head, 10));
+        put16(head, 10, header);
+        tally.routed[0] += 1;
+        Some((way.interface, bytes))
+    }
+
+    #[inline(always)]
+    fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
+        let l3 = usize::from(lane.l3);
+        let head = packet.data().get(l3..)?.first_chunk::<IPV6>()?;
+        let address =
+            |at: usize| head.get(at..at + 16).and_then(|it| it.try_into().ok()).map_or(0, u128::from_be_bytes);
+        let (source, destination) = (address(8), address(24));
+        // Global unicast addresses and unique local ones; whatever else there is has rules of its own.
+        let is_common = |address: u128| address >> 125 == 1 || address >> 121 == 0xfc >> 1;
+        if !is_common(source) || !is_common(destination) {
+            return None;
+        }
+        let next_hop = self.plan.target6(destination)?.next_hop(|interface| Neighbour::ipv6(interface, destination))?;
+        let way = self.neighbours.recent(&next_hop);
+        if lane.total > way.mtu {
+            return None;
+        }
+        let bytes = packet.data().len() as u64;
+        if !frame_for(packet, l3, way) {
+            return None;
+        }
+        let l3 = usize::from(way.len);
+        packet.truncate(l3 + usize::from(lane.total));
+        let head = packet.data_mut().get_mut(l3..)?.first_chunk_mut::<IPV6>()?;
+        head[7] = head[7].wrapping_sub(1);
+        tally.routed[1] += 1;
+        Some((way.interface, bytes))
+    }
+
+    /// Counts what a burst's short ways have brought.
+    #[inline]
+    pub(super) fn count(&self, mut tally: Tally) {
+        self.count_ingress(&mut tally);
+        for (counter, count) in self.counters.nat44.iter().zip(tally.translated) {
+            counter.add(count);
+        }
+        for (counter, count) in self.counters.routed.iter().zip(tally.routed) {
+            counter.add(count);
+        }
+    }
+
+    #[inline]
+    fn count_ingress(&self, tally: &mut Tally) {
+        if let Some(counters) = self.counters.interfaces.get(usize::from(tally.ingress.0)) {
+            counters.received_packets.add(tally.packets);
+            counters.received_bytes.add(tally.bytes);
+        }
+        (tally.packets, tally.bytes) = (0, 0);
+    }
+}
+
+/// Writes a way's link-layer header before an IP packet, in place of the `old` bytes that are there. False, and no change:
+/// there is no room for it.
+#[inline(always)]
+fn frame_for<P: Packet>(packet: &mut P, old: usize, way: &Way) -> bool {
+    let new = usize::from(way.len);
+    if new == ETHERNET && old == ETHERNET {
+        return match (packet.data_mut().first_chunk_mut::<ETHERNET>(), way.header.first_chunk::<ETHERNET>()) {
+            (Some(header), Some(way)) => {
+                *header = *way;
+                true
+            }
+            _ => false,
+        };
+    }
+    let fits = if new > old { packet.prepend(new - old) } else { packet.trim_front(old - new) };
+    if let (true, Some(header), Some(way)) = (fits, packet.data_mut().get_mut(..new), way.header.get(..new)) {
+        header.copy_from_slice(way);
+    }
+    fits
+}
