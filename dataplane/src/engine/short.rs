@@ -219,7 +219,7 @@ impl<P: Packet> Engine<P> {
             }
             ethertype::IPV6 => {
                 let head = frame.get(link.len..)?.first_chunk::<IPV6>()?;
-                let total = get16(head, 4).checked_add(IPV6 as u16)?;
+                let total = get16(head, 4).checked_add(40)?;
                 // UDP alone: TCP's segments that open a connection may have to be clamped, and others have types.
                 let plain = head[0] >> 4 == 6 && head[6] == protocol::UDP && head[7] > 1;
                 let payload = frame.get(link.len + IPV6..link.len + usize::from(total))?;
