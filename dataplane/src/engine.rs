@@ -7,6 +7,9 @@
 //! hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it is a `Verdict`, and
 //! `dispose` carries it out. `own` is what the gateway itself sends.
 //!
+//! A packet whose flow belongs to another worker goes there as it came ([`Engine::process_handed`] takes it there), before
+//! anything is decided.
+//!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
@@ -29,14 +32,15 @@ use crate::counters::{Counters, Drop, IcmpError};
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::parse::{self, View4, View6, ethertype};
 use crate::packet::verify::Covered;
-use crate::packet::{Packet, PacketPool, RxChecksum};
+use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Plan, PortId, Target};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Hop, Neighbour, Neighbours};
 use crate::session::recheck::{CHUNKS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
-use crate::steer::{SHARDS, ShardId};
+use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Turn};
+use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
@@ -56,6 +60,8 @@ pub type Received<P> = ArrayVec<(PortId, P), BURST>;
 pub struct Output<P> {
     /// Frames to transmit, complete.
     pub transmit: Vec<(InterfaceId, P)>,
+    /// Packets for the workers that own their flows.
+    pub hand_over: Vec<Handed<P>>,
     /// What the control thread is to hear.
     pub events: VecDeque<FromWorker<P>>,
     /// Packets to free: already counted.
@@ -69,6 +75,7 @@ impl<P> Output<P> {
         let room = 4 * BURST + 2 * held;
         Output {
             transmit: Vec::with_capacity(room),
+            hand_over: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
             dropped: Vec::with_capacity(room),
         }
@@ -132,10 +139,32 @@ struct Prepared {
     /// What the IPv4 destination means.
     target: Option<Target>,
     flow: Option<Flow>,
+    /// Of an ICMP error: the shard of the flow that it quotes. Only looked for where it may be another worker's.
+    quoted: Option<ShardId>,
 }
 
 impl Prepared {
-    const UNREAD: Prepared = Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None };
+    const UNREAD: Prepared =
+        Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None, quoted: None };
+
+    /// The shard that the packet belongs to.
+    fn owner(&self) -> Option<ShardId> {
+        self.flow.as_ref().map(|flow| flow.shard).or(self.quoted)
+    }
+}
+
+/// A worker's part in a gateway of several.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The shards that it owns.
+    pub shards: ShardSet,
+    /// The workers in all, which share memory and rates evenly.
+    pub workers: u8,
+}
+
+impl Part {
+    /// Of the only worker.
+    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1 };
 }
 
 /// A flow to look up: where, and by what.
@@ -156,7 +185,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn take(&mut self, rate: u32, burst: u32, now: Time) -> bool {
+    /// Takes one out of the share that one of so many workers has of this rate and burst.
+    fn take(&mut self, rate: u32, burst: u32, workers: u8, now: Time) -> bool {
+        let [rate, burst] = [rate, burst].map(|all| all.div_ceil(u32::from(workers)));
         if rate == 0 || burst == 0 {
             return false;
         }
@@ -179,7 +210,12 @@ pub struct Engine<P> {
     counters: Arc<Counters>,
     secret: Secret,
     arenas: Arenas,
+    /// All 64; those of other workers are empty.
     shards: Box<[Shard]>,
+    /// Its own.
+    owned: ShardSet,
+    /// Workers in all.
+    workers: u8,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
@@ -216,19 +252,27 @@ struct Story {
 }
 
 impl<P: Packet> Engine<P> {
-    /// An engine with all 64 shards. Takes all memory that it will ever use.
+    /// The engine of the only worker, with all 64 shards. Takes all memory that it will ever use.
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
+        Engine::among(Part::WHOLE, plan, leases, counters, now)
+    }
+
+    /// The engine of one of several workers. Takes all memory that it will ever use.
+    #[must_use]
+    pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
-        let limits = plan.spec.limits;
+        let limits = plan.spec.limits.share(part.workers);
         Engine {
             secret: Secret::new(plan.spec.secret),
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
+            owned: part.shards,
+            workers: part.workers.max(1),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             hop: Hop::UNKNOWN,
-            epoch: 1,
+            epoch: first_epoch(part.shards),
             errors: Bucket { full_at: now },
             resets: Bucket { full_at: now },
             expiring: 0,
@@ -268,6 +312,13 @@ impl<P: Packet> Engine<P> {
         &self.shards
     }
 
+    /// Whether a shard is its own.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, shard: ShardId) -> bool {
+        self.owned.contains(shard)
+    }
+
     /// The memory of its shards, for listings and tests.
     #[must_use]
     pub fn arenas(&self) -> &Arenas {
@@ -294,38 +345,96 @@ impl<P: Packet> Engine<P> {
     ) {
         let earlier = self.counters.received.get();
         self.counters.received.add(burst.len() as u64);
+        for (_, packet) in burst.iter_mut() {
+            if packet.rx_checksum() == RxChecksum::Partial {
+                offload::finish(packet.data_mut());
+            }
+        }
         let mut lanes = [Lane::LONG; BURST];
-        self.look_ahead(burst, &mut lanes);
+        self.look_ahead(burst.iter().map(|(port, packet)| (*port, packet)), &mut lanes);
         let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
         if let Some((port, packet)) = burst.get(sampled) {
             self.sample(*port, packet);
         }
-        let mut tally = Tally::EMPTY;
+        let mut tally = Tally::RECEIVED;
         for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
-            if let Some(packet) = self.take_short_way(packet, lane, now, &mut tally, out) {
-                self.take_long_way(port, packet, now, pool, out);
+            if let Some(packet) = self.take_short_way(packet, (port, 0), lane, now, &mut tally, out) {
+                self.take_long_way(packet, (port, 0), &tally, now, pool, out);
             }
         }
         self.count(tally);
     }
 
-    /// Whatever a packet is: reads it, and decides all from the start.
+    /// Takes a burst that other workers have handed over, and leaves it empty. Its packets have been received already, and
+    /// counted as such.
+    pub fn process_handed<L: PacketPool<Packet = P>>(
+        &mut self,
+        burst: &mut HandedBurst<P>,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        self.counters.taken_over.add(burst.len() as u64);
+        let mut lanes = [Lane::LONG; BURST];
+        self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut lanes);
+        let mut tally = Tally::HANDED;
+        for (handed, lane) in burst.drain(..).zip(&lanes) {
+            let Handed { packet, ingress, turn, hops, .. } = handed;
+            match turn {
+                Turn::First => {
+                    if let Some(packet) = self.take_short_way(packet, (ingress, hops), lane, now, &mut tally, out) {
+                        self.take_long_way(packet, (ingress, hops), &tally, now, pool, out);
+                    }
+                }
+                Turn::Hairpin => {
+                    self.drop(packet, Drop::Hairpin, out);
+                }
+            }
+        }
+        self.count(tally);
+    }
+
+    /// Whatever a packet is: reads it, and decides all from the start. It has come in by a port, and has been handed over so
+    /// often.
     #[inline(never)]
     fn take_long_way<L: PacketPool<Packet = P>>(
         &mut self,
-        port: PortId,
         packet: P,
+        (port, hops): (PortId, u8),
+        tally: &Tally,
         now: Time,
         pool: &mut L,
         out: &mut Output<P>,
     ) {
         let mut prepared = Prepared::UNREAD;
         self.prepare(port, &packet, &mut prepared);
-        if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
-            counters.received_packets.add(1);
-            counters.received_bytes.add(packet.data().len() as u64);
+        if let Some(id) = prepared.interface {
+            self.count_ingress(tally, id, 1, packet.data().len() as u64);
         }
-        self.walk(packet, &prepared, false, now, pool, out);
+        match self.elsewhere(&prepared) {
+            None => self.walk(packet, &prepared, false, now, pool, out),
+            Some(shard) => self.hand_over(packet, port, shard, hops, out),
+        }
+    }
+
+    /// The shard of a packet that is another worker's.
+    #[inline(always)]
+    fn elsewhere(&self, prepared: &Prepared) -> Option<ShardId> {
+        if self.owned == ShardSet::ALL {
+            return None;
+        }
+        let own = matches!(prepared.target, Some(Target::Local(_) | Target::Broadcast));
+        prepared.owner().filter(|&shard| !own && !self.owns(shard))
+    }
+
+    /// To the owner of its flow, unchanged.
+    #[inline(never)]
+    fn hand_over(&self, packet: P, ingress: PortId, shard: ShardId, hops: u8, out: &mut Output<P>) {
+        if hops < HOPS_MAX {
+            out.hand_over.push(Handed { packet, ingress, shard, turn: Turn::First, hops: hops + 1 });
+        } else {
+            self.drop(packet, Drop::HandOverAstray, out);
+        }
     }
 
     /// Looks at the transport checksum of a received packet, for statistics.
@@ -604,6 +713,13 @@ impl<P: Packet> Engine<P> {
         };
         (&mut self.shards[id.index()], context)
     }
+}
+
+/// The epoch that a worker begins with. A shard that moves on finds no worker in an epoch that it knows, for no two workers
+/// begin with the same shards.
+fn first_epoch(owned: ShardSet) -> u32 {
+    let first = (0..64).find(|&id| owned.contains(ShardId(id))).unwrap_or(64);
+    u32::from(first + 1) << 24
 }
 
 fn endpoints4(protocol: u8, tuple: &Tuple4) -> Endpoints {

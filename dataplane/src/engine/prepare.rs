@@ -7,12 +7,13 @@ use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::plan::{PortId, Target, ZoneId};
 use crate::pool::{Owner, Proto};
 use crate::session::{Direction, Tuple4};
-use crate::steer::{ShardId, shard_of4};
+use crate::steer::{ShardId, ShardSet, shard_of4};
+use crate::translate::icmp;
 
 impl<P: Packet> Engine<P> {
     /// Reads a packet into `prepared`, whatever is in it.
     pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
-        (prepared.interface, prepared.target, prepared.flow) = (None, None, None);
+        (prepared.interface, prepared.target, prepared.flow, prepared.quoted) = (None, None, None, None);
         if !packet.is_contiguous() {
             prepared.read = Err(Drop::MultiSegment);
             return;
@@ -40,6 +41,9 @@ impl<P: Packet> Engine<P> {
                     prepared.read = Ok(Read::Four(view));
                     prepared.target = self.plan.target4(view.destination);
                     prepared.flow = self.flow(interface.zone, &view, prepared.target);
+                    if view.transport == Transport::IcmpError && self.owned != ShardSet::ALL {
+                        prepared.quoted = self.quoted_owner(interface.zone, frame, &view, prepared.target);
+                    }
                 }
                 Err(reason) => prepared.read = Err(reason),
             },
@@ -76,6 +80,16 @@ impl<P: Packet> Engine<P> {
                 let found = self.plan.policy.static_in(entry.address, entry.static_nat, proto, port);
                 found.map(|entry| shard_of4(entry.inside))
             }
+        }
+    }
+
+    /// The shard of the flow that an ICMP error quotes: where `errors` will look for its session. Checksums are left to that.
+    fn quoted_owner(&self, zone: ZoneId, frame: &[u8], view: &View4, target: Option<Target>) -> Option<ShardId> {
+        let quote = icmp::read_quote(frame, view).ok()?;
+        match target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) => self.owner(id, quote.proto, quote.tuple.source_port),
+            // The quoted packet is one that was delivered to the inside host.
+            None => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
         }
     }
 }

@@ -11,10 +11,10 @@
 //! takes.
 
 use super::ipv4::martian4;
-use super::{Engine, Output, Received};
+use super::{Engine, Output};
 use crate::packet::checksum::{self, Delta};
 use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, protocol, put16, put32, tcp_flags};
-use crate::packet::{Packet, RxChecksum, offload};
+use crate::packet::Packet;
 use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
@@ -31,6 +31,8 @@ enum Course {
     Long,
     /// It may belong to a session.
     Session,
+    /// It belongs to another worker.
+    Elsewhere,
     /// Nothing is translated where it comes from.
     Route4,
     Route6,
@@ -91,6 +93,7 @@ struct Ingress {
 /// What a burst's short ways have counted.
 #[derive(Debug)]
 pub(super) struct Tally {
+    is_received: bool,
     ingress: InterfaceId,
     packets: u64,
     bytes: u64,
@@ -99,8 +102,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) const EMPTY: Tally =
-        Tally { ingress: InterfaceId(u16::MAX), packets: 0, bytes: 0, translated: [0; 2], routed: [0; 2] };
+    /// Of a burst that has just come in.
+    pub(super) const RECEIVED: Tally = Tally {
+        is_received: true,
+        ingress: InterfaceId(u16::MAX),
+        packets: 0,
+        bytes: 0,
+        translated: [0; 2],
+        routed: [0; 2],
+    };
+    /// Of a burst that another worker has handed over, and counted when it came in.
+    pub(super) const HANDED: Tally = Tally { is_received: false, ..Tally::RECEIVED };
 }
 
 /// A whole TCP or UDP datagram behind an IPv4 header without options, its hop count above one.
@@ -149,21 +161,25 @@ fn skim4(packet: &[u8]) -> Option<Skim4> {
 }
 
 impl<P: Packet> Engine<P> {
-    /// Reads a burst, and has fetched what its packets will touch.
+    /// Reads a burst, each packet with the port that it came in by, and has fetched what its packets will touch.
     #[inline]
-    pub(super) fn look_ahead(&self, burst: &mut Received<P>, lanes: &mut [Lane; BURST]) {
-        let mut ingress = None;
-        for ((port, packet), lane) in burst.iter_mut().zip(lanes.iter_mut()) {
-            if packet.rx_checksum() == RxChecksum::Partial {
-                offload::finish(packet.data_mut());
-            }
-            lane.course = Course::Long;
-            // Stories are told on the long way.
-            if self.traces.is_none() {
-                let _ = self.read_lane(*port, packet, &mut ingress, lane);
-            }
+    pub(super) fn look_ahead<'a>(
+        &self,
+        burst: impl ExactSizeIterator<Item = (PortId, &'a P)>,
+        lanes: &mut [Lane; BURST],
+    ) where
+        P: 'a,
+    {
+        // Stories are told on the long way.
+        if self.traces.is_some() {
+            return;
         }
-        for lane in lanes.iter_mut().take(burst.len()).filter(|lane| lane.course == Course::Session) {
+        let count = burst.len();
+        let mut ingress = None;
+        for ((port, packet), lane) in burst.zip(lanes.iter_mut()) {
+            let _ = self.read_lane(port, packet, &mut ingress, lane);
+        }
+        for lane in lanes.iter_mut().take(count).filter(|lane| lane.course == Course::Session) {
             if let Some(shard) = self.shards.get(lane.shard.index()) {
                 lane.guess = shard.guess_session(lane.hash).unwrap_or(NONE);
             }
@@ -213,6 +229,10 @@ impl<P: Packet> Engine<P> {
                     None if ingress.is_inside => (shard_of4(tuple.source), Direction::Outbound, tuple),
                     None => return None,
                 };
+                if !self.owns(lane.shard) {
+                    lane.course = Course::Elsewhere;
+                    return Some(());
+                }
                 lane.hash = self.secret.tuple_hash(&lane.tuple, proto);
                 self.shards.get(lane.shard.index())?.prefetch_bucket(lane.hash);
                 lane.course = Course::Session;
@@ -249,11 +269,13 @@ impl<P: Packet> Engine<P> {
         })
     }
 
-    /// Sends a packet, if the short way leads to its end. If not, nothing has happened, and it comes back.
+    /// Sends a packet, if the short way leads to its end. If not, nothing has happened, and it comes back. It has come in by
+    /// a port, and has been handed over so often.
     #[inline(always)]
     pub(super) fn take_short_way(
         &mut self,
         mut packet: P,
+        (port, hops): (PortId, u8),
         lane: &Lane,
         now: Time,
         tally: &mut Tally,
@@ -263,21 +285,30 @@ impl<P: Packet> Engine<P> {
             Course::Session => self.pass_session(&mut packet, lane, now, tally),
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
-            Course::Long => None,
+            Course::Elsewhere if self.is_still(lane) => {
+                self.tally_ingress(lane.ingress, packet.data().len() as u64, tally);
+                self.hand_over(packet, port, lane.shard, hops, out);
+                return None;
+            }
+            Course::Elsewhere | Course::Long => None,
         };
         match sent {
             Some((interface, bytes)) => {
-                if tally.ingress != lane.ingress {
-                    self.count_ingress(tally);
-                    tally.ingress = lane.ingress;
-                }
-                tally.packets += 1;
-                tally.bytes += bytes;
+                self.tally_ingress(lane.ingress, bytes, tally);
                 out.transmit.push((interface, packet));
                 None
             }
             None => Some(packet),
         }
+    }
+
+    /// Whether a packet is still another worker's at its turn: those before it may have leased the block that it is sent to,
+    /// or given it back.
+    #[inline(never)]
+    fn is_still(&self, lane: &Lane) -> bool {
+        let Tuple4 { source, source_port, .. } = lane.tuple;
+        lane.direction == Direction::Outbound
+            || self.plan.external(source).and_then(|(id, _)| self.owner(id, lane.proto, source_port)) == Some(lane.shard)
     }
 
     /// A packet of a session. Gives the interface that it leaves by, and its length as it came in.
@@ -418,8 +449,8 @@ impl<P: Packet> Engine<P> {
 
     /// Counts what a burst's short ways have brought.
     #[inline]
-    pub(super) fn count(&self, mut tally: Tally) {
-        self.count_ingress(&mut tally);
+    pub(super) fn count(&self, tally: Tally) {
+        self.count_ingress(&tally, tally.ingress, tally.packets, tally.bytes);
         for (counter, count) in self.counters.nat44.iter().zip(tally.translated) {
             counter.add(count);
         }
@@ -428,13 +459,22 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    #[inline]
-    fn count_ingress(&self, tally: &mut Tally) {
-        if let Some(counters) = self.counters.interfaces.get(usize::from(tally.ingress.0)) {
-            counters.received_packets.add(tally.packets);
-            counters.received_bytes.add(tally.bytes);
+    #[inline(always)]
+    fn tally_ingress(&self, ingress: InterfaceId, bytes: u64, tally: &mut Tally) {
+        if tally.ingress != ingress {
+            self.count_ingress(tally, tally.ingress, tally.packets, tally.bytes);
+            (tally.ingress, tally.packets, tally.bytes) = (ingress, 0, 0);
         }
-        (tally.packets, tally.bytes) = (0, 0);
+        tally.packets += 1;
+        tally.bytes += bytes;
+    }
+
+    /// Counts packets of an interface, if they have just come in.
+    pub(super) fn count_ingress(&self, tally: &Tally, id: InterfaceId, packets: u64, bytes: u64) {
+        if let Some(counters) = self.counters.interfaces.get(usize::from(id.0)).filter(|_| tally.is_received) {
+            counters.received_packets.add(packets);
+            counters.received_bytes.add(bytes);
+        }
     }
 }
 
