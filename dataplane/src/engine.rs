@@ -46,7 +46,7 @@ use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
 use own::own_packet;
 use prepare::tuple_of;
-use short::{Lane, Tally};
+use short::{Deadlines, Lane, Tally};
 
 /// Of this many received packets one has its transport checksum looked at. A prime, so that traffic with a rhythm does not
 /// keep clear of it.
@@ -356,9 +356,10 @@ impl<P: Packet> Engine<P> {
         if let Some((port, packet)) = burst.get(sampled) {
             self.sample(*port, packet);
         }
+        let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::RECEIVED;
         for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
-            if let Some(packet) = self.take_short_way(packet, (port, 0), lane, now, &mut tally, out) {
+            if let Some(packet) = self.take_short_way(packet, (port, 0), lane, (now, &deadlines), &mut tally, out) {
                 self.take_long_way(packet, (port, 0), &tally, now, pool, out);
             }
         }
@@ -377,12 +378,15 @@ impl<P: Packet> Engine<P> {
         self.counters.taken_over.add(burst.len() as u64);
         let mut lanes = [Lane::LONG; BURST];
         self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut lanes);
+        let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::HANDED;
         for (handed, lane) in burst.drain(..).zip(&lanes) {
             let Handed { packet, ingress, turn, hops, .. } = handed;
             match turn {
                 Turn::First => {
-                    if let Some(packet) = self.take_short_way(packet, (ingress, hops), lane, now, &mut tally, out) {
+                    if let Some(packet) =
+                        self.take_short_way(packet, (ingress, hops), lane, (now, &deadlines), &mut tally, out)
+                    {
                         self.take_long_way(packet, (ingress, hops), &tally, now, pool, out);
                     }
                 }

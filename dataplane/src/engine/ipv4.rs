@@ -7,7 +7,7 @@ use crate::packet::parse::{self, Fragment, Transport, View4};
 use crate::plan::{Target, ZoneId};
 use crate::pool::Proto;
 use crate::session::tcp::{Segment, State, Timer};
-use crate::session::{Direction, idle_time};
+use crate::session::{Direction, FlowKey, idle_time};
 use crate::time::Time;
 use crate::trace::SessionStep;
 
@@ -110,11 +110,11 @@ impl<P: Packet> Engine<P> {
         let (addresses, transport) = (session.address_delta(), session.transport_delta);
         let (to, target, deltas, zone) = match flow.direction {
             // Outbound, a translation leaves the destination as it is.
-            Direction::Outbound => (session.outside(), prepared.target, (addresses, transport), session.outside_zone),
+            Direction::Outbound => (session.outside(), prepared.target, (addresses, transport), session.outside_zone()),
             Direction::Inbound => {
                 let to = session.inside().reversed();
                 let deltas = (addresses.inverse(), transport.inverse());
-                (to, self.plan.target4(to.destination), deltas, session.inside_zone)
+                (to, self.plan.target4(to.destination), deltas, session.inside_zone())
             }
         };
         self.story.rule = session.rule();
@@ -187,7 +187,7 @@ impl<P: Packet> Engine<P> {
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
     fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto)?;
+        let id = shard.find(flow.hash, flow.direction, FlowKey::of(&flow.tuple, flow.direction), flow.proto)?;
         let session = shard.session(id)?;
         if session.deadline > now {
             if session.epoch != context.epoch && !shard.recheck(&mut context, id) {

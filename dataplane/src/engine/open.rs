@@ -9,7 +9,7 @@ use crate::plan::{Filtering, MidStream, ZoneId};
 use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
-use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck};
+use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
@@ -198,11 +198,12 @@ impl<P: Packet> Engine<P> {
         };
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
         let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
-        let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
+        let inside_key = FlowKey::of(&new.inside, Direction::Outbound);
+        let inside_hash = self.secret.flow_hash(inside_key, flow.proto);
         let hop = self.hop;
         let (shard, mut context) = self.shard_at(flow.shard, now);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
-        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto) {
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, inside_key, flow.proto) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
                 shard.abandon_mapping(&mut context, new.mapping);
                 return Err(Drop::FlowConflict);
@@ -222,7 +223,7 @@ impl<P: Packet> Engine<P> {
         session.tcp = tcp;
         session.mapping = new.mapping;
         session.transport_delta = transport_delta;
-        (session.inside_zone, session.outside_zone) = new.zones;
+        session.zones = new.zones.into();
         session.set_opened_inside(new.opened_inside);
         session.set_inbound_refresh(new.inbound_refresh);
         session.hops[flow.direction as usize] = hop;

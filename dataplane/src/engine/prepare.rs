@@ -6,7 +6,7 @@ use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::plan::{PortId, Target, ZoneId};
 use crate::pool::{Owner, Proto};
-use crate::session::{Direction, Tuple4};
+use crate::session::{Direction, FlowKey, Tuple4};
 use crate::steer::{ShardId, ShardSet, shard_of4};
 use crate::translate::icmp;
 
@@ -67,7 +67,8 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto) })
+        let hash = self.secret.flow_hash(FlowKey::of(&tuple, direction), proto);
+        Some(Flow { shard, direction, tuple, proto, hash })
     }
 
     /// The shard that owns an external endpoint, if any flow can exist there.

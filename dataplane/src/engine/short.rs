@@ -12,14 +12,14 @@
 
 use super::ipv4::martian4;
 use super::{Engine, Output};
+use crate::packet::Packet;
 use crate::packet::checksum::{self, Delta};
 use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, protocol, put16, put32, tcp_flags};
-use crate::packet::Packet;
-use crate::plan::{InterfaceId, PortId, ZoneId};
+use crate::plan::{InterfaceId, PortId, Timers, ZoneId};
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::Segment;
-use crate::session::{Direction, NONE, Tuple4, idle_time};
+use crate::session::{Direction, FlowKey, NONE, idle_time};
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
 use crate::worker::BURST;
@@ -41,39 +41,59 @@ enum Course {
 /// A packet of the burst, as far as it was read ahead. Two of them to a cache line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lane {
-    /// As an outbound packet of the flow looks on the side that this one came from.
-    tuple: Tuple4,
+    key: FlowKey,
     hash: u32,
     /// The session that was prefetched.
     guess: u32,
     /// Length of the IP packet, in bytes.
     total: u16,
     ingress: InterfaceId,
-    zone: ZoneId,
     /// Offset of the IP header.
     l3: u8,
+    zone: ZoneId,
     shard: ShardId,
     proto: Proto,
     direction: Direction,
     course: Course,
 }
 
-const _: () = assert!(size_of::<Lane>() == 32);
+const _: () = assert!(size_of::<Lane>() <= 40);
 
 impl Lane {
     pub(super) const LONG: Lane = Lane {
-        tuple: Tuple4 { source: 0, destination: 0, source_port: 0, destination_port: 0 },
+        key: FlowKey { addresses: 0, ports: 0 },
         hash: 0,
         guess: NONE,
         total: 0,
         ingress: InterfaceId(u16::MAX),
-        zone: ZoneId(u8::MAX),
         l3: 0,
+        zone: ZoneId(u8::MAX),
         shard: ShardId(0),
         proto: Proto::Udp,
         direction: Direction::Outbound,
         course: Course::Long,
     };
+
+    /// Source and destination address.
+    const fn addresses(&self) -> (u32, u32) {
+        #[allow(clippy::cast_possible_truncation)] // the two halves
+        (self.key.addresses as u32, (self.key.addresses >> 32) as u32)
+    }
+}
+
+/// Until when a burst's sessions last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    tcp: Time,
+    udp: Time,
+    /// Some ports have another time.
+    has_ports: bool,
+}
+
+impl Deadlines {
+    pub(super) fn new(timers: &Timers, now: Time) -> Self {
+        Deadlines { tcp: now + timers.tcp_established, udp: now + timers.udp, has_ports: !timers.udp_ports.is_empty() }
+    }
 }
 
 /// The interface that packets come in by, as far as the short way needs it. The same for most packets of a burst.
@@ -118,7 +138,8 @@ impl Tally {
 /// A whole TCP or UDP datagram behind an IPv4 header without options, its hop count above one.
 #[derive(Clone, Copy)]
 struct Skim4 {
-    tuple: Tuple4,
+    addresses: [u32; 2],
+    ports: [u16; 2],
     total: u16,
     proto: Proto,
 }
@@ -129,35 +150,29 @@ fn skim4(packet: &[u8]) -> Option<Skim4> {
     const PORTS: usize = IPV4 + 8;
     let head = packet.first_chunk::<PORTS>()?;
     let total = get16(head, 2);
-    let payload = usize::from(total).wrapping_sub(IPV4);
+    let len = usize::from(total);
     // Version, header length and fragment fields; hop count.
     let plain = head[0] == 0x45 && get16(head, 6) & 0x3fff == 0 && head[8] > 1;
-    if !plain || usize::from(total) < PORTS || usize::from(total) > packet.len() {
+    if !plain || len < PORTS || len > packet.len() || !checksum::is_right(head.first_chunk()?) {
         return None;
     }
-    let proto = match head[9] {
-        protocol::UDP => {
-            let length = usize::from(get16(head, IPV4 + 4));
-            (8..=payload).contains(&length).then_some(Proto::Udp)
+    let proto = if head[9] == protocol::UDP {
+        let length = usize::from(get16(head, IPV4 + 4));
+        if length < 8 || length > len - IPV4 {
+            return None;
         }
-        protocol::TCP => {
-            let tcp = packet.get(IPV4..)?.first_chunk::<20>()?;
-            let offset = usize::from(tcp[12] >> 4) * 4;
-            (20..=payload).contains(&offset).then_some(Proto::Tcp)
+        Proto::Udp
+    } else if head[9] == protocol::TCP {
+        let offset = usize::from(*packet.get(IPV4 + 12)? >> 4) * 4;
+        if offset < 20 || offset > len - IPV4 {
+            return None;
         }
-        _ => None,
-    }?;
-    let header = head.first_chunk::<IPV4>()?;
-    if !checksum::is_header_right(header) {
+        Proto::Tcp
+    } else {
         return None;
-    }
-    let tuple = Tuple4 {
-        source: get32(head, 12),
-        destination: get32(head, 16),
-        source_port: get16(head, 20),
-        destination_port: get16(head, 22),
     };
-    Some(Skim4 { tuple, total, proto })
+    let (addresses, ports) = ([get32(head, 12), get32(head, 16)], [get16(head, 20), get16(head, 22)]);
+    Some(Skim4 { addresses, ports, total, proto })
 }
 
 impl<P: Packet> Engine<P> {
@@ -209,31 +224,25 @@ impl<P: Packet> Engine<P> {
         }
         match link.ethertype {
             ethertype::IPV4 => {
-                let Skim4 { tuple, total, proto } = skim4(frame.get(link.len..)?)?;
-                lane.total = total;
-                lane.proto = proto;
+                let Skim4 { addresses, ports, total, proto } = skim4(frame.get(link.len..)?)?;
+                let [source, destination] = addresses;
+                lane.key = FlowKey::new(addresses, ports);
+                (lane.total, lane.proto) = (total, proto);
                 if ingress.is_plain {
-                    lane.tuple = tuple;
                     lane.course = Course::Route4;
                     return Some(());
                 }
-                let external = if self.plan.is_special4(tuple.destination) {
-                    // Our own addresses and broadcasts are special; others lie next to external addresses only.
-                    let target = self.plan.target4(tuple.destination)?;
-                    target.external_id(tuple.destination).map(Some).or_else(|| target.leads_out().then_some(None))?
-                } else {
-                    None
-                };
-                (lane.shard, lane.direction, lane.tuple) = match external {
-                    Some(id) => (self.owner(id, proto, tuple.destination_port)?, Direction::Inbound, tuple.reversed()),
-                    None if ingress.is_inside => (shard_of4(tuple.source), Direction::Outbound, tuple),
+                let external = if self.plan.is_special4(destination) { self.external_at(destination)? } else { None };
+                (lane.shard, lane.direction) = match external {
+                    Some(id) => (self.owner(id, proto, ports[1])?, Direction::Inbound),
+                    None if ingress.is_inside => (shard_of4(source), Direction::Outbound),
                     None => return None,
                 };
                 if !self.owns(lane.shard) {
                     lane.course = Course::Elsewhere;
                     return Some(());
                 }
-                lane.hash = self.secret.tuple_hash(&lane.tuple, proto);
+                lane.hash = self.secret.flow_hash(lane.key, proto);
                 self.shards.get(lane.shard.index())?.prefetch_bucket(lane.hash);
                 lane.course = Course::Session;
             }
@@ -255,6 +264,16 @@ impl<P: Packet> Engine<P> {
         Some(())
     }
 
+    /// The external address (by index) that a destination is, if it is one; none at all for what is special otherwise: our
+    /// own addresses and broadcasts.
+    #[inline(always)]
+    fn external_at(&self, destination: u32) -> Option<Option<u32>> {
+        let target = self.plan.target4(destination)?;
+        let external = target.external_id(destination);
+        (external.is_some() || target.leads_out()).then_some(external)
+    }
+
+    #[inline(never)]
     fn ingress(&self, key: (PortId, u16, u16)) -> Option<Ingress> {
         let id = self.plan.ingress(key.0, key.1, key.2)?;
         let interface = self.plan.interface(id)?;
@@ -277,12 +296,12 @@ impl<P: Packet> Engine<P> {
         mut packet: P,
         (port, hops): (PortId, u8),
         lane: &Lane,
-        now: Time,
+        (now, deadlines): (Time, &Deadlines),
         tally: &mut Tally,
         out: &mut Output<P>,
     ) -> Option<P> {
         let sent = match lane.course {
-            Course::Session => self.pass_session(&mut packet, lane, now, tally),
+            Course::Session => self.pass_session(&mut packet, lane, (now, deadlines), tally),
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
             Course::Elsewhere if self.is_still(lane) => {
@@ -306,9 +325,10 @@ impl<P: Packet> Engine<P> {
     /// or given it back.
     #[inline(never)]
     fn is_still(&self, lane: &Lane) -> bool {
-        let Tuple4 { source, source_port, .. } = lane.tuple;
+        #[allow(clippy::cast_possible_truncation)] // the upper half
+        let ((_, destination), port) = (lane.addresses(), (lane.key.ports >> 16) as u16);
         lane.direction == Direction::Outbound
-            || self.plan.external(source).and_then(|(id, _)| self.owner(id, lane.proto, source_port)) == Some(lane.shard)
+            || self.plan.external(destination).and_then(|(id, _)| self.owner(id, lane.proto, port)) == Some(lane.shard)
     }
 
     /// A packet of a session. Gives the interface that it leaves by, and its length as it came in.
@@ -317,70 +337,63 @@ impl<P: Packet> Engine<P> {
         &mut self,
         packet: &mut P,
         lane: &Lane,
-        now: Time,
+        (now, deadlines): (Time, &Deadlines),
         tally: &mut Tally,
     ) -> Option<(InterfaceId, u64)> {
         let direction = lane.direction;
-        let session = self.shards.get_mut(lane.shard.index())?.session_mut(lane.guess)?;
-        let fits = session.side(direction) == lane.tuple
+        let session = self.shards.get_mut(lane.shard.index())?.session_place(lane.guess)?;
+        let fits = session.key(direction) == lane.key
             && session.proto == lane.proto
-            && session.deadline > now
             && session.epoch == self.epoch
+            && session.deadline > now
             && session.zone(direction) == lane.zone;
-        if !fits {
-            return None;
-        }
         let way = self.neighbours.way(session.hops[direction as usize]);
-        if lane.total > way.mtu {
+        if !fits || lane.total > way.mtu {
             return None;
         }
-        let outbound = direction == Direction::Outbound;
-        let timers = &self.plan.spec.timers;
         let l3 = usize::from(lane.l3);
-        let end = l3 + usize::from(lane.total);
         let bytes = packet.data().len() as u64;
-        let deadline;
-        if lane.proto == Proto::Tcp {
-            let segment = Segment::read_plain(packet.data().get(l3 + IPV4..end)?)?;
-            deadline = now + timers.tcp_established;
-            if deadline < session.deadline || !session.tcp.is_established() {
+        if lane.proto == Proto::Udp {
+            let deadline = if deadlines.has_ports {
+                now + idle_time(&self.plan.spec.timers, session.class, session.outside().destination_port)
+            } else {
+                deadlines.udp
+            };
+            if deadline < session.deadline || !session.inbound_refresh() || !frame_for(packet, l3, way) {
                 return None;
             }
-            session.tcp.pass_plain(outbound == session.opened_inside(), &segment);
+            session.deadline = deadline;
         } else {
-            deadline = now + idle_time(timers, session.class, lane.tuple.destination_port);
-            if deadline < session.deadline || !session.inbound_refresh() {
+            let segment = packet.data().get(l3 + IPV4..l3 + usize::from(lane.total))?;
+            let segment = Segment::read_plain(segment)?;
+            if deadlines.tcp < session.deadline || !session.tcp.is_established() || !frame_for(packet, l3, way) {
                 return None;
             }
+            session.tcp.pass_plain((direction == Direction::Outbound) == session.opened_inside(), &segment);
+            session.deadline = deadlines.tcp;
         }
-        if !frame_for(packet, l3, way) {
-            return None;
-        }
-        session.deadline = deadline;
         let l3 = usize::from(way.len);
         packet.truncate(l3 + usize::from(lane.total));
-        let address_delta = session.address_delta();
-        let (to, addresses, transport) = if outbound {
-            (session.outside(), address_delta, session.transport_delta)
-        } else {
-            (session.inside().reversed(), address_delta.inverse(), session.transport_delta.inverse())
+        let head = packet.data_mut().get_mut(l3..)?;
+        let (ip, transport) = head.split_first_chunk_mut::<IPV4>()?;
+        let ((from, _), (address, port)) = session.replacement(direction);
+        let sum = Delta::apply_hop(get16(ip, 10), from, address);
+        ip[8] = ip[8].wrapping_sub(1);
+        put16(ip, 10, sum);
+        put32(ip, 12 + 4 * (direction as usize), address);
+        let delta = match direction {
+            Direction::Outbound => session.transport_delta,
+            Direction::Inbound => session.transport_delta.inverse(),
         };
-        let head = packet.data_mut().get_mut(l3..)?.first_chunk_mut::<{ IPV4 + 8 }>()?;
-        let old = get16(head, 8);
-        let new = old.wrapping_sub(0x0100);
-        put16(head, 8, new);
-        let header = addresses.word(old, new).apply(get16(head, 10));
-        put16(head, 10, header);
-        put32(head, 12, to.source);
-        put32(head, 16, to.destination);
-        put16(head, 20, to.source_port);
-        put16(head, 22, to.destination_port);
         if lane.proto == Proto::Udp {
-            let sum = transport.apply_udp(get16(head, IPV4 + 6));
-            put16(head, IPV4 + 6, sum);
+            let udp = transport.first_chunk_mut::<8>()?;
+            put16(udp, 2 * (direction as usize), port);
+            let sum = delta.apply_udp(get16(udp, 6));
+            put16(udp, 6, sum);
         } else {
-            let tcp = packet.data_mut().get_mut(l3 + IPV4..)?.first_chunk_mut::<20>()?;
-            let sum = transport.apply(get16(tcp, 16));
+            let tcp = transport.first_chunk_mut::<20>()?;
+            put16(tcp, 2 * (direction as usize), port);
+            let sum = delta.apply(get16(tcp, 16));
             put16(tcp, 16, sum);
         }
         tally.translated[direction as usize] += 1;
@@ -390,7 +403,7 @@ impl<P: Packet> Engine<P> {
     /// A packet between zones that nothing is translated between.
     #[inline(always)]
     fn pass_route4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
-        let (source, destination) = (lane.tuple.source, lane.tuple.destination);
+        let (source, destination) = lane.addresses();
         if martian4(source, destination).is_some() {
             return None;
         }
@@ -409,11 +422,9 @@ impl<P: Packet> Engine<P> {
         let l3 = usize::from(way.len);
         packet.truncate(l3 + usize::from(lane.total));
         let head = packet.data_mut().get_mut(l3..)?.first_chunk_mut::<IPV4>()?;
-        let old = get16(head, 8);
-        let new = old.wrapping_sub(0x0100);
-        put16(head, 8, new);
-        let header = Delta::NONE.word(old, new).apply(get16(head, 10));
-        put16(head, 10, header);
+        let sum = Delta::apply_hop(get16(head, 10), 0, 0);
+        head[8] = head[8].wrapping_sub(1);
+        put16(head, 10, sum);
         tally.routed[0] += 1;
         Some((way.interface, bytes))
     }

@@ -22,6 +22,7 @@
 
 use super::memory::Segment;
 use super::prefetch::prefetch;
+use super::tags;
 
 /// Entries in a bucket.
 const WAYS: usize = 9;
@@ -76,13 +77,9 @@ impl Bucket {
     }
 
     /// A bit for each entry with this tag.
-    #[inline]
+    #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        let mut found = 0;
-        for (way, &other) in self.tags.iter().enumerate() {
-            found |= u32::from(other == tag) << way;
-        }
-        found & ((1 << self.len) - 1)
+        tags::equal(&self.tags, tag) & ((1 << self.len) - 1)
     }
 
     /// The values of the entries with this tag.
@@ -206,16 +203,17 @@ impl Index {
     }
 
     /// Loads the line that [`Index::find`] will look at first.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, hash: u32) {
         prefetch(self.bucket(self.home(hash)));
     }
 
     /// The value that [`Index::find`] will most likely try first: to prefetch its record. A guess, not an answer.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn first_candidate(&self, hash: u32) -> Option<u32> {
-        self.bucket(self.home(hash)).candidates(tag_of(hash)).next().map(|(_, value)| value)
+        let bucket = self.bucket(self.home(hash));
+        bucket.values.get(bucket.matches(tag_of(hash)).trailing_zeros() as usize).copied()
     }
 
     /// The first value under `hash` that `eq` accepts.
@@ -297,13 +295,13 @@ impl Index {
     }
 
     /// The bucket in which the entries of `hash` start.
-    #[inline]
+    #[inline(always)]
     fn home(&self, hash: u32) -> u32 {
         let id = hash & self.mask;
         if id < self.buckets { id } else { id & (self.mask >> 1) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn bucket(&self, id: u32) -> &Bucket {
         match self.directory.get(id as usize / BUCKETS) {
             Some(Some(segment)) => segment.records().get(id as usize % BUCKETS).unwrap_or(&EMPTY),

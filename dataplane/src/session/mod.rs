@@ -16,11 +16,13 @@ pub mod prefetch;
 pub mod recheck;
 pub mod record;
 pub mod slab;
+#[allow(unsafe_code)]
+mod tags;
 pub mod tcp;
 pub mod walk;
 pub mod wheel;
 
-pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
+pub use record::{Direction, FlowKey, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -100,13 +102,11 @@ impl Secret {
         }
     }
 
-    /// Hash of a flow's tuple.
+    /// Hash of what a packet's session is found by.
     #[inline]
     #[must_use]
-    pub fn tuple_hash(&self, tuple: &Tuple4, proto: Proto) -> u32 {
-        let addresses = u64::from(tuple.source) << 32 | u64::from(tuple.destination);
-        let ports = u64::from(tuple.source_port) << 32 | u64::from(tuple.destination_port) << 8 | proto as u64;
-        self.index_hash(addresses, ports)
+    pub fn flow_hash(&self, key: FlowKey, proto: Proto) -> u32 {
+        self.index_hash(key.addresses, u64::from(key.ports) | (proto as u64) << 32)
     }
 
     fn endpoint_hash(&self, kind: Kind, address: u32, port: u16, proto: Proto, extra: u32) -> u32 {
@@ -272,26 +272,31 @@ impl Shard {
     }
 
     /// Fetches the index bucket that a look-up with this hash will read.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u32) {
         self.flows.prefetch(hash);
     }
 
     /// Fetches the session that a look-up with this hash will probably find, and returns its id.
-    #[inline]
+    #[inline(always)]
     pub fn guess_session(&self, hash: u32) -> Option<u32> {
         let id = self.flows.first_candidate(hash)? & ID_MASK;
         self.sessions.prefetch(id);
         Some(id)
     }
 
-    /// The session of a flow, by its outbound tuple as it looks inside ([`Direction::Outbound`]) or outside
-    /// ([`Direction::Inbound`]). It may be past its deadline.
+    /// What is in the place with this number: a session, or nothing that any packet fits.
+    #[inline(always)]
+    pub fn session_place(&mut self, id: u32) -> Option<&mut Session> {
+        self.sessions.place_mut(id)
+    }
+
+    /// The session that a packet of this direction belongs to. It may be past its deadline.
     #[inline]
     #[must_use]
-    pub fn find(&self, hash: u32, direction: Direction, tuple: &Tuple4, proto: Proto) -> Option<u32> {
+    pub fn find(&self, hash: u32, direction: Direction, key: FlowKey, proto: Proto) -> Option<u32> {
         let is = |id: u32| {
-            self.sessions.get(id).is_some_and(|session| session.side(direction) == *tuple && session.proto == proto)
+            self.sessions.get(id).is_some_and(|session| session.key(direction) == key && session.proto == proto)
         };
         let kind = match direction {
             Direction::Outbound => Kind::Inside,
@@ -720,8 +725,8 @@ fn mapping_entries(secret: &Secret, mapping: &Mapping) -> [(u32, Kind); 2] {
 fn session_entries(secret: &Secret, session: &Session) -> [(u32, Kind); 2] {
     let proto = session.proto;
     [
-        (secret.tuple_hash(&session.inside(), proto), Kind::Inside),
-        (secret.tuple_hash(&session.outside(), proto), Kind::Outside),
+        (secret.flow_hash(session.key(Direction::Outbound), proto), Kind::Inside),
+        (secret.flow_hash(session.key(Direction::Inbound), proto), Kind::Outside),
     ]
 }
 

@@ -48,7 +48,7 @@ pub fn allows_mapping(plan: &Plan, mapping: &Mapping) -> bool {
 
 /// Whether the plan would translate the session's packets as the session does.
 fn allows(plan: &Plan, session: &Session, mapping: Option<&Mapping>) -> bool {
-    let (from, to) = (session.inside_zone, session.outside_zone);
+    let (from, to) = (session.inside_zone(), session.outside_zone());
     let (inside, outside) = (session.inside(), session.outside());
     match session.rule() {
         RuleRef::None => false,

@@ -41,8 +41,41 @@ impl Tuple4 {
     }
 }
 
+/// Addresses and ports of a packet, as it stands on the wire: what its session is found by, with the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Source address in the lower half, destination above.
+    pub addresses: u64,
+    /// Source port in the lower half, destination above.
+    pub ports: u32,
+}
+
+impl FlowKey {
+    /// Of source and destination.
+    #[inline]
+    #[must_use]
+    pub const fn new(addresses: [u32; 2], ports: [u16; 2]) -> FlowKey {
+        FlowKey {
+            addresses: addresses[0] as u64 | (addresses[1] as u64) << 32,
+            ports: ports[0] as u32 | (ports[1] as u32) << 16,
+        }
+    }
+
+    /// Of a packet of this direction, whose flow's outbound packets look like `tuple` on its side.
+    #[inline]
+    #[must_use]
+    pub const fn of(tuple: &Tuple4, direction: Direction) -> FlowKey {
+        let Tuple4 { source, destination, source_port, destination_port } = *tuple;
+        match direction {
+            Direction::Outbound => FlowKey::new([source, destination], [source_port, destination_port]),
+            Direction::Inbound => FlowKey::new([destination, source], [destination_port, source_port]),
+        }
+    }
+}
+
 /// The way of a packet through a translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Direction {
     /// From inside to outside.
     Outbound,
@@ -56,26 +89,18 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Session {
-    /// Inside address, host order.
-    inside_address: u32,
-    /// Remote address, host order.
-    remote_address: u32,
-    /// Inside port.
-    inside_port: u16,
-    /// Remote port.
-    remote_port: u16,
-    /// External address, host order.
-    external_address: u32,
-    /// When it ends, unless a packet comes before.
-    pub deadline: Time,
-    /// External port.
-    external_port: u16,
+    /// Inside, remote and external address, host order: as a packet of either direction has its two, one after the other.
+    addresses: [u32; 3],
+    /// Inside, remote and external port.
+    ports: [u16; 3],
     /// Its protocol.
     pub proto: Proto,
     /// What it is counted under.
     pub class: SessionClass,
     /// The engine's epoch in which it was checked against the plan, and its ways out were found.
     pub epoch: u32,
+    /// When it ends, unless a packet comes before.
+    pub deadline: Time,
     /// The TCP state; unused by other protocols.
     pub tcp: Tcp,
     /// Its mapping, or [`NONE`] for a static entry's.
@@ -85,10 +110,8 @@ pub struct Session {
     pub transport_delta: Delta,
     /// The ways out, of outbound and inbound packets, as far as they are known in this epoch.
     pub hops: [Hop; 2],
-    /// The zone that its outbound packets come from.
-    pub inside_zone: ZoneId,
-    /// The zone that its inbound packets come from.
-    pub outside_zone: ZoneId,
+    /// The zones that its outbound and inbound packets come from: inside and outside.
+    pub zones: [ZoneId; 2],
     flags: u8,
     rule_kind: u8,
 }
@@ -102,23 +125,18 @@ const PERMISSION: u8 = 8;
 impl Default for Session {
     fn default() -> Self {
         Session {
-            inside_address: 0,
-            remote_address: 0,
-            inside_port: 0,
-            remote_port: 0,
-            external_address: 0,
-            deadline: Time::ZERO,
-            external_port: 0,
+            addresses: [0; 3],
+            ports: [0; 3],
             proto: Proto::default(),
             class: SessionClass::default(),
             epoch: 0,
+            deadline: Time::ZERO,
             tcp: Tcp::default(),
             mapping: NONE,
             rule: 0,
             transport_delta: Delta::default(),
             hops: [Hop::UNKNOWN; 2],
-            inside_zone: ZoneId(0),
-            outside_zone: ZoneId(0),
+            zones: [ZoneId(0); 2],
             flags: 0,
             rule_kind: 0,
         }
@@ -131,12 +149,8 @@ impl Session {
     #[must_use]
     pub fn new(inside: &Tuple4, external: (u32, u16), proto: Proto, rule: RuleRef) -> Self {
         let mut session = Session {
-            inside_address: inside.source,
-            remote_address: inside.destination,
-            inside_port: inside.source_port,
-            remote_port: inside.destination_port,
-            external_address: external.0,
-            external_port: external.1,
+            addresses: [inside.source, inside.destination, external.0],
+            ports: [inside.source_port, inside.destination_port, external.1],
             proto,
             flags: USED,
             ..Session::default()
@@ -149,51 +163,61 @@ impl Session {
     #[inline]
     #[must_use]
     pub const fn inside(&self) -> Tuple4 {
-        Tuple4 {
-            source: self.inside_address,
-            destination: self.remote_address,
-            source_port: self.inside_port,
-            destination_port: self.remote_port,
-        }
+        let ([source, destination, _], [source_port, destination_port, _]) = (self.addresses, self.ports);
+        Tuple4 { source, destination, source_port, destination_port }
     }
 
     /// An outbound packet as it looks outside.
     #[inline]
     #[must_use]
     pub const fn outside(&self) -> Tuple4 {
-        Tuple4 {
-            source: self.external_address,
-            destination: self.remote_address,
-            source_port: self.external_port,
-            destination_port: self.remote_port,
-        }
+        let ([_, destination, source], [_, destination_port, source_port]) = (self.addresses, self.ports);
+        Tuple4 { source, destination, source_port, destination_port }
     }
 
-    /// An outbound packet as it looks on the side that a packet of this direction comes from.
+    /// What a packet of this direction is found by.
     #[inline]
     #[must_use]
-    pub const fn side(&self, direction: Direction) -> Tuple4 {
-        match direction {
-            Direction::Outbound => self.inside(),
-            Direction::Inbound => self.outside(),
-        }
+    pub const fn key(&self, direction: Direction) -> FlowKey {
+        let at = direction as usize;
+        FlowKey::new([self.addresses[at], self.addresses[at + 1]], [self.ports[at], self.ports[at + 1]])
+    }
+
+    /// For a packet of this direction, the address and port that it loses and those that it gets in their place: an outbound
+    /// one for its source, an inbound one for its destination.
+    #[inline]
+    #[must_use]
+    pub const fn replacement(&self, direction: Direction) -> ((u32, u16), (u32, u16)) {
+        let (from, to) = (2 * direction as usize, 2 - 2 * direction as usize);
+        ((self.addresses[from], self.ports[from]), (self.addresses[to], self.ports[to]))
     }
 
     /// The zone that a packet of this direction comes from.
     #[inline]
     #[must_use]
     pub const fn zone(&self, direction: Direction) -> ZoneId {
-        match direction {
-            Direction::Outbound => self.inside_zone,
-            Direction::Inbound => self.outside_zone,
-        }
+        self.zones[direction as usize]
+    }
+
+    /// The zone of the inside.
+    #[inline]
+    #[must_use]
+    pub const fn inside_zone(&self) -> ZoneId {
+        self.zones[0]
+    }
+
+    /// The zone of the outside.
+    #[inline]
+    #[must_use]
+    pub const fn outside_zone(&self) -> ZoneId {
+        self.zones[1]
     }
 
     /// What an outbound translation does to the IPv4 header checksum.
     #[inline]
     #[must_use]
     pub const fn address_delta(&self) -> Delta {
-        Delta::NONE.long(self.inside_address, self.external_address)
+        Delta::NONE.long(self.addresses[0], self.addresses[2])
     }
 
     /// The rule that made it.

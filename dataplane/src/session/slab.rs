@@ -157,12 +157,12 @@ impl<T: Record> Slab<T> {
         Some(record)
     }
 
-    #[inline]
+    #[inline(always)]
     fn block(&self, place: usize) -> Option<&Block<T>> {
         self.directory.get(place)?.as_ref()?.records().first()
     }
 
-    #[inline]
+    #[inline(always)]
     fn block_mut(&mut self, place: usize) -> Option<&mut Block<T>> {
         self.directory.get_mut(place)?.as_mut()?.records_mut().first_mut()
     }
@@ -182,6 +182,13 @@ impl<T: Record> Slab<T> {
         self.block_mut(place)?.records.get_mut(at).filter(|record| record.is_used())
     }
 
+    /// A place for a record, whether or not it is in use. Not to be put to use.
+    #[inline(always)]
+    pub fn place_mut(&mut self, id: u32) -> Option<&mut T> {
+        let (place, at) = locate(id);
+        self.block_mut(place)?.records.get_mut(at)
+    }
+
     /// What lies beside the record.
     #[inline]
     pub fn side_mut(&mut self, id: u32) -> Option<&mut T::Side> {
@@ -190,7 +197,7 @@ impl<T: Record> Slab<T> {
     }
 
     /// Loads the lines of a record. Any id will do.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, id: u32) {
         let (place, at) = locate(id);
         if let Some(record) = self.block(place).and_then(|block| block.records.get(at)) {
