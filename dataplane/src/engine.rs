@@ -38,6 +38,7 @@ use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Hop, Neighbour, Neighbours};
 use crate::session::recheck::{CHUNKS, Sweep};
 use crate::session::walk::{Budget, Walk};
+use crate::session::wheel;
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Turn};
 use crate::steer::{SHARDS, ShardId, ShardSet};
@@ -226,9 +227,10 @@ pub struct Engine<P> {
     epoch: u32,
     errors: Bucket,
     resets: Bucket,
-    /// The next shard to expire.
-    expiring: usize,
-    /// The shards in which time has brought more about than was taken care of: a bit each.
+    /// The second that the timers were last asked in.
+    second: u64,
+    /// The next shard to ask, and those that are still to be asked: a bit each.
+    expiring: u32,
     overdue: u64,
     /// The check of all sessions against a new plan, while it goes on.
     sweep: Option<Sweep>,
@@ -275,8 +277,9 @@ impl<P: Packet> Engine<P> {
             epoch: first_epoch(part.shards),
             errors: Bucket { full_at: now },
             resets: Bucket { full_at: now },
+            second: wheel::tick_of(now),
             expiring: 0,
-            overdue: 0,
+            overdue: u64::MAX,
             sweep: None,
             swept_at: 0,
             swept: false,
@@ -538,17 +541,36 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Does what time alone brings about, in bounded work: call it at every poll. Returns true if there is more to do.
+    ///
+    /// Timers have a tick of a second, so most of the time there is nothing to ask the shards for.
+    #[inline]
     pub fn tick(&mut self, now: Time) -> bool {
-        // A few shards at a time; all of them within 16 calls.
-        for _ in 0..4 {
-            let at = self.expiring;
-            self.expiring = (at + 1) % SHARDS;
-            let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            let more = u64::from(shard.expire(&mut context));
-            self.overdue = self.overdue & !(1 << at) | more << at;
+        let second = wheel::tick_of(now);
+        if second != self.second {
+            (self.second, self.overdue) = (second, u64::MAX);
         }
-        self.sweep_on(now);
+        if self.overdue != 0 {
+            self.expire(now);
+        }
+        if self.sweep.is_some() {
+            self.sweep_on(now);
+        }
         self.overdue != 0 || self.sweep.is_some()
+    }
+
+    /// Ends what is past its time in a few of the shards that have to be asked: in all of them within 16 calls.
+    #[inline(never)]
+    fn expire(&mut self, now: Time) {
+        for _ in 0..self.overdue.count_ones().min(4) {
+            // From where it stopped on, in a circle.
+            let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
+            let at = (self.expiring + ahead) % u64::BITS;
+            self.expiring = (at + 1) % u64::BITS;
+            let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
+            if !shard.expire(&mut context) {
+                self.overdue &= !(1 << at);
+            }
+        }
     }
 
     /// Takes the sweep after a reload one step further, if there is one.
@@ -572,6 +594,7 @@ impl<P: Packet> Engine<P> {
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
+        self.overdue = u64::MAX;
         while (0..SHARDS).fold(false, |_, _| self.tick(now)) || self.sweep.is_some() {}
     }
 

@@ -201,7 +201,11 @@ impl<P: Packet> Engine<P> {
         let inside_key = FlowKey::of(&new.inside, Direction::Outbound);
         let inside_hash = self.secret.flow_hash(inside_key, flow.proto);
         let hop = self.hop;
+        let outside_key = FlowKey::of(&new.outside, Direction::Inbound);
+        let outside_hash = self.secret.flow_hash(outside_key, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
+        // Where the session will be entered too.
+        shard.prefetch_bucket(outside_hash);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
         if let Some(id) = shard.find(inside_hash, Direction::Outbound, inside_key, flow.proto) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {

@@ -19,7 +19,7 @@ use crate::plan::{InterfaceId, PortId, Timers, ZoneId};
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::Segment;
-use crate::session::{Direction, FlowKey, NONE, idle_time};
+use crate::session::{Direction, FlowKey, NONE, Shard, idle_time};
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
 use crate::worker::BURST;
@@ -177,7 +177,7 @@ fn skim4(packet: &[u8]) -> Option<Skim4> {
 
 impl<P: Packet> Engine<P> {
     /// Reads a burst, each packet with the port that it came in by, and has fetched what its packets will touch.
-    #[inline]
+    #[inline(never)]
     pub(super) fn look_ahead<'a>(
         &self,
         burst: impl ExactSizeIterator<Item = (PortId, &'a P)>,
@@ -194,10 +194,47 @@ impl<P: Packet> Engine<P> {
         for ((port, packet), lane) in burst.zip(lanes.iter_mut()) {
             let _ = self.read_lane(port, packet, &mut ingress, lane);
         }
-        for lane in lanes.iter_mut().take(count).filter(|lane| lane.course == Course::Session) {
-            if let Some(shard) = self.shards.get(lane.shard.index()) {
-                lane.guess = shard.guess_session(lane.hash).unwrap_or(NONE);
+        self.fetch_sessions(lanes.get_mut(..count).unwrap_or_default());
+    }
+
+    /// Has the sessions of a burst fetched, as far as their buckets, which should be there by now, name them.
+    #[inline(never)]
+    fn fetch_sessions(&self, lanes: &mut [Lane]) {
+        let mut missed = 0u32;
+        for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.course == Course::Session) {
+            let Some(shard) = self.shards.get(lane.shard.index()) else { continue };
+            match shard.guess_session(lane.hash) {
+                Some(id) => lane.guess = id,
+                None => missed |= 1 << at,
             }
+        }
+        // Few sessions are in the second bucket of a list; the others are still to be made.
+        let mut rest = missed;
+        while let Some(lane) = lanes.get(rest.trailing_zeros() as usize) {
+            rest &= rest - 1;
+            if let Some(shard) = self.shards.get(lane.shard.index())
+                && !shard.prefetch_overflow(lane.hash)
+                && lane.direction == Direction::Outbound
+            {
+                self.prefetch_opening(shard, lane);
+            }
+        }
+        let mut rest = missed;
+        while let Some(lane) = lanes.get_mut(rest.trailing_zeros() as usize) {
+            rest &= rest - 1;
+            if let Some(id) = self.shards.get(lane.shard.index()).and_then(|shard| shard.guess_overflow(lane.hash)) {
+                lane.guess = id;
+            }
+        }
+    }
+
+    /// Has fetched what is looked at first when a session is made from inside: where the mapping and the subscriber would be
+    /// found, if the zone's first pool is the one.
+    fn prefetch_opening(&self, shard: &Shard, lane: &Lane) {
+        #[allow(clippy::cast_possible_truncation)] // the lower halves
+        let (source, port) = (lane.key.addresses as u32, lane.key.ports as u16);
+        if let Some(pool) = self.plan.policy.first_pool(lane.zone) {
+            shard.prefetch_opening(&self.secret, source, port, lane.proto, pool);
         }
     }
 
@@ -332,7 +369,7 @@ impl<P: Packet> Engine<P> {
     }
 
     /// A packet of a session. Gives the interface that it leaves by, and its length as it came in.
-    #[inline(always)]
+    #[inline(never)]
     fn pass_session(
         &mut self,
         packet: &mut P,
@@ -401,7 +438,7 @@ impl<P: Packet> Engine<P> {
     }
 
     /// A packet between zones that nothing is translated between.
-    #[inline(always)]
+    #[inline(never)]
     fn pass_route4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
         let (source, destination) = lane.addresses();
         if martian4(source, destination).is_some() {
@@ -429,7 +466,7 @@ impl<P: Packet> Engine<P> {
         Some((way.interface, bytes))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
         let l3 = usize::from(lane.l3);
         let head = packet.data().get(l3..)?.first_chunk::<IPV6>()?;

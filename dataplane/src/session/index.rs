@@ -216,6 +216,21 @@ impl Index {
         bucket.values.get(bucket.matches(tag_of(hash)).trailing_zeros() as usize).copied()
     }
 
+    /// Loads the line that [`Index::find`] will look at next. False: there is none.
+    pub fn prefetch_overflow(&self, hash: u32) -> bool {
+        let next = self.bucket(self.home(hash)).next;
+        if next != NONE {
+            prefetch(self.bucket(next));
+        }
+        next != NONE
+    }
+
+    /// The value that [`Index::find`] will most likely try first in that line.
+    pub fn overflow_candidate(&self, hash: u32) -> Option<u32> {
+        let bucket = self.bucket(self.bucket(self.home(hash)).next);
+        bucket.values.get(bucket.matches(tag_of(hash)).trailing_zeros() as usize).copied()
+    }
+
     /// The first value under `hash` that `eq` accepts.
     #[inline]
     pub fn find(&self, hash: u32, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {

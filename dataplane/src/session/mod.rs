@@ -285,6 +285,25 @@ impl Shard {
         Some(id)
     }
 
+    /// Fetches the second bucket of those in which a look-up with this hash may end. False: there is none.
+    pub fn prefetch_overflow(&self, hash: u32) -> bool {
+        self.flows.prefetch_overflow(hash)
+    }
+
+    /// What [`Shard::guess_session`] does, in the second bucket.
+    pub fn guess_overflow(&self, hash: u32) -> Option<u32> {
+        let id = self.flows.overflow_candidate(hash)? & ID_MASK;
+        self.sessions.prefetch(id);
+        Some(id)
+    }
+
+    /// Fetches the buckets in which the mapping of an inside endpoint and its subscriber would be found.
+    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
+        let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
+        self.index.prefetch(mapping);
+        self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
+    }
+
     /// What is in the place with this number: a session, or nothing that any packet fits.
     #[inline(always)]
     pub fn session_place(&mut self, id: u32) -> Option<&mut Session> {
@@ -417,6 +436,7 @@ impl Shard {
         };
         let known = self.subscriber(context, inside, pool);
         let (external, external_port) = self.take_port(context, externals, known, spec.pooling, inside, &want)?;
+        self.index.prefetch(context.secret.endpoint_hash(Kind::MappingOutside, external, external_port, proto, 0));
         let subscriber = match known {
             Some(id) => {
                 self.pair_anew(context, id, external);

@@ -22,6 +22,13 @@ const SLOTS: usize = 8192;
 const TICKS: u64 = SLOTS as u64;
 /// The width of a slot, in nanoseconds.
 const TICK: u64 = 1_000_000_000;
+/// The tick that a time is in: within one, [`Wheel::next_due`] has no more to say after it has said that there is none.
+#[inline]
+#[must_use]
+pub const fn tick_of(now: Time) -> u64 {
+    now.0 / TICK
+}
+
 /// No record, or no slot.
 const NONE: u32 = u32::MAX;
 
