@@ -393,7 +393,7 @@ impl Bench {
     fn check_ports(&self) {
         let mut used: HashMap<u32, [u32; 3]> = HashMap::new();
         for mapping in self.engine.shards().iter().flat_map(|shard| shard.mappings()) {
-            used.entry(mapping.external).or_default()[mapping.proto.index()] += 1;
+            used.entry(u32::from(mapping.external)).or_default()[mapping.proto.index()] += 1;
         }
         for (id, _) in (0..).zip(&self.engine.plan().externals) {
             assert_eq!(self.leases.ports_used(id), used.get(&id).copied().unwrap_or_default(), "ports conserved");
