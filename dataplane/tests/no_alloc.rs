@@ -373,7 +373,7 @@ fn several_workers() {
             Worker::among(links, engine, [Access::Own(wire()), uplink], pool.clone(), inbox, outbox.clone())
         })
         .collect();
-    let mut quiet = |workers: &mut Vec<Worker<Wire, RecycledPool>>, now, what: &str| {
+    let quiet = |workers: &mut Vec<Worker<Wire, RecycledPool>>, now, what: &str| {
         let info = allocation_counter::measure(|| {
             loop {
                 let polls = [0, 1].map(|worker: usize| workers[worker].poll_once(now));
