@@ -1,6 +1,6 @@
 //! What DPDK says of the configured ports: they are opened, asked, and closed again.
 
-use dataplane::dpdk::{Capabilities, Eal, Hashing, Port, available_cores};
+use dataplane::dpdk::{Capabilities, Eal, Hashing, Offloads, Port, available_cores};
 
 use super::{Area, Finding, Findings};
 use crate::config::Config;
@@ -21,6 +21,7 @@ pub fn probe(config: &Config) -> Vec<Finding> {
                 let can = port.capabilities();
                 device(name, port, &can, workers, &mut findings);
                 capabilities(name, &can, &mut findings);
+                uses(name, &port.info().offloads, &mut findings);
             }
         }
         Err(error) => {
@@ -101,4 +102,16 @@ fn capabilities(name: &str, can: &Capabilities, findings: &mut Findings) {
     let lro =
         if can.lro { "the device can merge segments; Turnpike leaves that off" } else { "the device merges nothing" };
     findings.on(name, "lro").ok(lro);
+}
+
+/// What the port leaves to hardware, of what there is.
+fn uses(name: &str, offloads: &Offloads, findings: &mut Findings) {
+    let found = format!("the look at received checksums: {offloads}; checksums of what leaves are written in software");
+    findings.on(name, "offloads").ok(found);
+    if let Some(reason) = &offloads.merging {
+        findings.on(name, "merging").warn(
+            format!("the kernel may merge what the interface receives, and would not stop: {reason}"),
+            "`ethtool -K IF gro off lro off`, IF being the port's interface",
+        );
+    }
 }

@@ -31,7 +31,7 @@ use dataplane::message::{FromWorker, ToWorker};
 use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
@@ -292,7 +292,12 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
+        let rx_checksums = about.offloads.to_string();
+        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, rx_checksums, "port open");
+        if let Some(reason) = &about.offloads.merging {
+            let remedy = "run `ethtool -K IF gro off lro off`, IF being its interface";
+            warn!(port = port.name, reason, remedy, "the kernel may merge what the port receives");
+        }
         for (worker, queue) in by_worker.iter_mut().zip(queues) {
             worker.push(queue);
         }

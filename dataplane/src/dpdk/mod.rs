@@ -59,6 +59,6 @@ pub use error::Error;
 pub use log::Log;
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};
-pub use port::{Capabilities, Hashing, Link, Port, PortConfig, PortInfo, PortStats};
+pub use port::{Capabilities, Hashing, Link, Offloads, Port, PortConfig, PortInfo, PortStats};
 pub use queue::Queue;
 pub use thread::{CoreError, WorkerThread, available_cores, check_cores};
