@@ -219,7 +219,7 @@ impl Traffic {
             (4..7, Some(packet)) => (Side::Outside, ethernet(Side::Outside, 0x0800, &answer(random, &packet))),
             (7, Some(packet)) => {
                 let router = Ipv4Addr::new(198, 18, 9, random.byte());
-                let about = Ipv4Addr::from_octets(packet[12..16].try_into().unwrap());
+                let about = Ipv4Addr::from(*packet[12..].first_chunk::<4>().unwrap());
                 let (kind, code, rest) = [(3, 1, [0; 4]), (11, 0, [0; 4]), (3, 4, [0, 0, 5, 0])][random.below(3)];
                 let quote = &packet[..packet.len().min(if random.below(2) == 0 { 28 } else { 500 })];
                 let error = Ip4::new(router, about).packet(1, &icmp(kind, code, rest, quote));
@@ -247,7 +247,7 @@ impl Traffic {
 
 /// The answer to an IPv4 packet that has left: its ends swapped. Something else if it is no such packet.
 fn answer(random: &mut Random, packet: &[u8]) -> Vec<u8> {
-    let address = |at: usize| Ipv4Addr::from_octets(packet[at..at + 4].try_into().unwrap());
+    let address = |at: usize| Ipv4Addr::from(*packet[at..].first_chunk::<4>().unwrap());
     let back = Ip4 { ttl: if random.below(20) == 0 { 1 } else { 60 }, ..Ip4::new(address(16), address(12)) };
     let transport = packet.get(4 * usize::from(packet[0] & 15)..).filter(|it| it.len() >= 8).unwrap_or(&[0; 8]);
     let (from, to) = (get16(transport, 2), get16(transport, 0));

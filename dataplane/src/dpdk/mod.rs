@@ -43,6 +43,7 @@
 //! DPDK's control calls want one caller at a time; a lock of this module sees to it. Bursts and buffers take no lock: a
 //! [`Queue`] belongs to one thread at a time (`&mut self`), an [`Mbuf`] to its owner.
 
+mod cycles;
 mod eal;
 mod error;
 mod kernel;
@@ -54,6 +55,7 @@ mod port;
 mod queue;
 mod thread;
 
+pub use cycles::{cycles, cycles_per_second};
 pub use eal::{Eal, EalConfig};
 pub use error::Error;
 pub use log::Log;

@@ -214,11 +214,23 @@ impl Table for Route {
 }
 
 impl Table for Worker {
-    const TITLES: &'static [&'static str] =
-        &["WORKER", "CORE", "BUSY", "POLLS", "EMPTY", "RECEIVED", "TRANSMITTED", "DROPPED", "BUFFERS", "BUFFERS-FREE"];
+    const TITLES: &'static [&'static str] = &[
+        "WORKER",
+        "CORE",
+        "BUSY",
+        "CYCLES/PACKET",
+        "POLLS",
+        "EMPTY",
+        "RECEIVED",
+        "TRANSMITTED",
+        "DROPPED",
+        "BUFFERS",
+        "BUFFERS-FREE",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.worker.to_string(), self.core.to_string(), format!("{:.1}%", self.busy * 100.0)];
+        cells.push(dash(self.cycles_per_packet));
         let counts = [
             self.polls,
             self.empty_polls,
