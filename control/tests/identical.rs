@@ -20,15 +20,16 @@ use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{Packet, PacketPool, offload};
 use dataplane::plan::{MacAddr, Plan};
 use dataplane::pool::Leases;
+use dataplane::steer::SHARDS;
 use dataplane::time::Time;
 use dataplane::worker::{BURST, Burst, Device, Worker};
 use hostile::Stream;
-use hostile::build::{ACK, Ip4, SYN, ethernet, get16, icmp, packet_at, tcp, udp};
+use hostile::build::{ACK, Ip4, SYN, ethernet, get16, icmp, packet_at, tagged, tcp, udp};
 use hostile::random::Random;
-use hostile::scene::{self, Side};
+use hostile::scene::{self, CUSTOMER, GUEST, HOST, Side, VLAN, double_tagged};
 
 /// Frames of a run.
-const FRAMES: usize = 6000;
+const FRAMES: usize = 4000;
 
 /// How far a replay's clock steps while something can expire.
 const STEP: Duration = Duration::from_secs(1);
@@ -112,9 +113,19 @@ impl Gateway {
             || c.sessions.iter().chain(&c.mappings).chain([&c.mappings_held, &c.held]).any(|it| it.get() > 0);
         while self.now + STEP < to && can_expire() {
             self.now = self.now + STEP;
-            self.poll();
+            self.settle();
         }
         self.now = to;
+        self.settle();
+    }
+
+    /// Polls until all that is due has expired: a few shards a poll, as a worker does between packets.
+    fn settle(&mut self) {
+        let mut polls = 0;
+        while self.worker.poll_once(self.now).more || polls < SHARDS {
+            polls += 1;
+        }
+        assert!(!self.poll(), "time alone asks nothing");
     }
 
     /// Puts frames on the wires, and polls. Says whether the control thread was asked anything.
@@ -209,8 +220,10 @@ impl Traffic {
         let seen = left.get("uplink").filter(|frames| frames.len() > 50).map(|frames| {
             // Of the last ones, mostly.
             let back = if random.below(4) == 0 { frames.len() } else { 40 };
-            frames[frames.len() - 1 - random.below(back)].1[14..].to_vec()
+            &frames[frames.len() - 1 - random.below(back)].1
         });
+        // Of IPv4, with a whole header.
+        let seen = seen.filter(|frame| frame.len() >= 34 && frame[12..14] == [8, 0]).map(|frame| frame[14..].to_vec());
         match (random.below(10), seen) {
             (0..4, _) => {
                 let (side, frame) = self.stream.frame();
@@ -225,9 +238,20 @@ impl Traffic {
                 let error = Ip4::new(router, about).packet(1, &icmp(kind, code, rest, quote));
                 (Side::Outside, ethernet(Side::Outside, 0x0800, &error))
             }
+            (8, _) => {
+                let side = Side::BOTH[random.below(2)];
+                let (from, to) = (1000 + u16::from(random.byte()), 53);
+                (
+                    side,
+                    ethernet(side, 0x86dd, &scene::way6(side).packet(17, &udp(from, to, &vec![6; random.below(1400)]))),
+                )
+            }
             _ => {
-                let host = Ipv4Addr::new(192, 168, 1, 10 + random.byte() % 16);
+                let hosts = [HOST, GUEST, CUSTOMER, Ipv4Addr::new(192, 168, 1, 10 + random.byte() % 16)];
+                let host = hosts[random.below(4)];
+                // One in eight is routed, to another of the inside networks.
                 let server = Ipv4Addr::new(198, 18, 0, 1 + random.byte() % 4);
+                let server = if random.below(8) == 0 { [GUEST, CUSTOMER][random.below(2)] } else { server };
                 let (port, to) = (1000 + u16::from(random.byte()), 53 + u16::from(random.byte() % 2));
                 let payload = vec![random.byte(); random.below(1440)];
                 let ttl = if random.below(20) == 0 { 1 } else { 64 };
@@ -239,7 +263,13 @@ impl Traffic {
                     1 => ip.packet(6, &tcp(port, to, if random.below(3) == 0 { ACK } else { SYN }, &[], b"")),
                     _ => ip.packet(17, &udp(port, to, &payload)),
                 };
-                (Side::Inside, ethernet(Side::Inside, 0x0800, &packet))
+                let frame = ethernet(Side::Inside, 0x0800, &packet);
+                let frame = match host {
+                    GUEST => tagged(&frame, 0x8100, VLAN),
+                    CUSTOMER => double_tagged(&frame),
+                    _ => frame,
+                };
+                (Side::Inside, frame)
             }
         }
     }
@@ -281,7 +311,7 @@ fn record(gateway: &mut Gateway, seed: u64) -> Vec<Arrival> {
         }
         let pauses = [1, 1_000, 20_000_000, 1_500_000_000, 31_000_000_000, 400_000_000_000];
         let pause =
-            if traffic.random.below(100) == 0 { 3 * 3_600_000_000_000 } else { pauses[traffic.random.below(6)] };
+            if traffic.random.below(200) == 0 { 3 * 3_600_000_000_000 } else { pauses[traffic.random.below(6)] };
         now = now + Duration::from_nanos(pause);
     }
     arrivals
@@ -367,9 +397,9 @@ fn a_worker_does_what_a_replay_says() {
             (counters.session_creations.get(), counters.session_timeouts.get(), counters.mapping_creations.get());
         assert_eq!((summary.sessions_made, summary.sessions_ended, summary.mappings_made), made);
         // It was as rich as it was meant to be.
-        assert!(left.values().all(|frames| frames.len() > 20), "{:?}", left.values().map(Vec::len).collect::<Vec<_>>());
-        assert!(counters.nat44.iter().chain(&counters.routed).all(|counter| counter.get() > 50), "{counters:?}");
-        assert!(reasons.len() > 20 && made.1 > 500 && summary.originated > 50, "{reasons:?} {summary:?}");
+        assert!(left.values().all(|frames| frames.len() > 10), "{:?}", left.values().map(Vec::len).collect::<Vec<_>>());
+        assert!(counters.nat44.iter().chain(&counters.routed).all(|counter| counter.get() > 10), "{counters:?}");
+        assert!(reasons.len() > 15 && made.1 > 300 && summary.originated > 30, "{reasons:?} {summary:?}");
         for most in [2, 7, BURST] {
             let mut gateway = Gateway::new(eal, &pool, seed, start);
             again(&mut gateway, &arrivals, most, &mut Random::new(seed));
