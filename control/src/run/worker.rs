@@ -11,7 +11,8 @@ use dataplane::counters::Counters;
 use dataplane::dpdk::{Eal, Mbuf, Mempool, Queue, WorkerThread, cycles, cycles_per_second};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::worker::Worker;
+use dataplane::steer::hand_over::Links;
+use dataplane::worker::{Access, Worker};
 use tracing::info;
 
 use super::{Backlog, Clock, MESSAGES_MAX, RunError};
@@ -81,8 +82,9 @@ impl Running {
     pub(super) fn start(
         eal: Eal,
         core: u16,
+        links: Links<Mbuf>,
         engine: Engine<Mbuf>,
-        queues: Vec<Queue>,
+        access: Vec<Access<Queue>>,
         pool: Mempool,
         outbox: Sender<FromWorker<Mbuf>>,
         mut backoff: Backoff,
@@ -92,7 +94,7 @@ impl Running {
         let (started, starting) = bounded(1);
         let counters = Arc::clone(engine.counters());
         counters.cycles_per_second.add(cycles_per_second(eal));
-        let mut worker = Worker::new(engine, queues, pool.clone(), messages, outbox);
+        let mut worker = Worker::among(links, engine, access, pool.clone(), messages, outbox);
         let poll = if backoff.poll == Poll::Busy { "busy" } else { "adaptive" };
         info!(core, poll, buffers = pool.size(), "worker");
         let work = move || {

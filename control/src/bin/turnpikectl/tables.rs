@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Neighbour, Pool, PoolAddress, ReloadReport, Route, Row, Session,
-    Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, ReloadReport, Route, Row,
+    Session, Shard, Status, Worker,
 };
 use control::config::written;
 
@@ -224,6 +224,9 @@ impl Table for Worker {
         "RECEIVED",
         "TRANSMITTED",
         "DROPPED",
+        "SHARDS",
+        "HANDED-OVER",
+        "TAKEN-OVER",
         "BUFFERS",
         "BUFFERS-FREE",
     ];
@@ -237,11 +240,28 @@ impl Table for Worker {
             self.received,
             self.transmitted,
             self.dropped,
+            self.shards as u64,
+            self.handed_over,
+            self.taken_over,
             self.buffers,
             self.buffers_free,
         ];
         cells.extend(counts.map(|n| n.to_string()));
         cells
+    }
+}
+
+impl Table for Shard {
+    const TITLES: &'static [&'static str] = &["SHARD", "WORKER"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.shard.to_string(), self.worker.to_string()]
+    }
+}
+
+impl Summary for Moved {
+    fn summary(&self) -> String {
+        format!("shard {} moved from worker {} to worker {}\n", self.shard, self.from, self.to)
     }
 }
 
