@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
-    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 448, ..EalConfig::default() }).expect("EAL starts"))
+    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 512, ..EalConfig::default() }).expect("EAL starts"))
 }
 
 fn pool(packets: u32) -> Mempool {
