@@ -121,6 +121,7 @@ fn every_drop_reason_is_there_from_the_start_and_workers_add_up() {
     workers[1].poll_cycles.add(4_000_000_000);
     workers[1].busy_cycles.add(3_000_000_000);
     workers[0].handed_over[1].add(8);
+    workers[1].taken_over.add(8);
     workers[1].hand_over_drops[0].add(4);
     let text = metrics.text();
     for line in [

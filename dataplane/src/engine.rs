@@ -157,11 +157,14 @@ pub struct Part {
     pub shards: ShardSet,
     /// The workers in all, which share memory and rates evenly.
     pub workers: u8,
+    /// A NIC outside delivers packets by destination address and port ([`rss`](crate::steer::rss)): blocks of ports that it
+    /// delivers here are leased before others.
+    pub steered: bool,
 }
 
 impl Part {
     /// Of the only worker.
-    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1 };
+    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1, steered: false };
 }
 
 /// A flow to look up: where, and by what.
@@ -215,6 +218,8 @@ pub struct Engine<P> {
     owned: ShardSet,
     /// Workers in all.
     workers: u8,
+    /// See [`Part::steered`].
+    steered: bool,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
@@ -259,12 +264,13 @@ impl<P: Packet> Engine<P> {
     pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
         let limits = plan.spec.limits.share(part.workers);
-        Engine {
+        let mut engine = Engine {
             secret: Secret::new(plan.spec.secret),
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
             owned: part.shards,
             workers: part.workers.max(1),
+            steered: part.steered,
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             prepared: vec![Prepared::UNREAD; BURST],
@@ -280,7 +286,15 @@ impl<P: Packet> Engine<P> {
             plan,
             leases,
             counters,
-        }
+        };
+        engine.prefer_near();
+        engine
+    }
+
+    /// Its shards take ports where a NIC delivers them to this worker, if one does.
+    fn prefer_near(&mut self) {
+        let near = self.steered.then_some(self.owned);
+        self.shards.iter_mut().for_each(|shard| shard.prefer(near));
     }
 
     /// The configuration in use.
@@ -396,6 +410,7 @@ impl<P: Packet> Engine<P> {
             self.owned = self.owned.without(moving.id);
             self.overdue &= !(1 << moving.id.index());
             std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+            self.prefer_near();
             true
         }
     }
@@ -406,6 +421,7 @@ impl<P: Packet> Engine<P> {
         // It may be behind the time.
         self.overdue |= 1 << moving.id.index();
         std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+        self.prefer_near();
     }
 
     /// The shard of a packet that is another worker's.

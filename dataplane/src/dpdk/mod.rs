@@ -53,6 +53,7 @@ mod mempool;
 mod mtu;
 mod port;
 mod queue;
+mod rss;
 mod thread;
 
 pub use cycles::{cycles, cycles_per_second};
@@ -63,4 +64,5 @@ pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};
 pub use port::{Capabilities, Hashing, Link, Offloads, Port, PortConfig, PortInfo, PortStats};
 pub use queue::Queue;
+pub use rss::{Side, Steering};
 pub use thread::{CoreError, WorkerThread, available_cores, check_cores};

@@ -1,15 +1,15 @@
 //! A shard's blocks, and the choice of a port in them.
 //!
 //! In this order: the inside port itself, if it is to be preserved and its block is ours or there is plenty; a port in
-//! our blocks, of the same parity and on the same side of 1024; a new block; then without the parity; then on the other
-//! side of 1024 (RFC 4787 REQ-3 a, REQ-4). Where there is a choice it is taken by a keyed hash, so that nobody outside
+//! our blocks, of the same parity and on the same side of 1024; a new block, if there is one a block whose packets a NIC
+//! delivers to our worker; then without the parity; then on the other side of 1024 (RFC 4787 REQ-3 a, REQ-4). Where there is a choice it is taken by a keyed hash, so that nobody outside
 //! can guess the next port (RFC 6056, RFC 7857 §9).
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use super::lease::{AddressLeases, BLOCK_PORTS, BLOCKS, Leases, NIL};
-use crate::steer::ShardId;
+use crate::steer::{ShardId, ShardSet};
 
 /// The first port that is not well-known (RFC 4787 REQ-3 a).
 const WELL_KNOWN: u16 = 1024;
@@ -72,13 +72,20 @@ pub struct Ports {
     heads: Box<[u16]>,
     /// For each address, a bit for each protocol of which our blocks there have no port left.
     full: Box<[u8]>,
+    /// Shards whose home blocks a NIC delivers to our worker: those are leased before others. None: all are alike.
+    near: Option<ShardSet>,
 }
 
 impl Ports {
     /// No blocks yet, with room for this many external addresses.
     #[must_use]
     pub fn new(shard: ShardId, externals: usize) -> Self {
-        Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into() }
+        Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into(), near: None }
+    }
+
+    /// From now on, blocks that are home to these shards are leased before others.
+    pub fn prefer(&mut self, near: Option<ShardSet>) {
+        self.near = near;
     }
 
     /// Takes a port of the external address. `random` is the keyed hash of the attempt number.
@@ -173,10 +180,19 @@ impl Ports {
         let blocks = class.blocks();
         let count = blocks.len();
         let start = reduce(seed >> 32, count);
-        for step in 0..count {
-            let block = blocks.start + (start + step) % count;
-            if address.is_free(block) && class.mask(block) != 0 && self.lease(address, external, block) {
-                return take(address, class.want.proto, block, class.mask(block), seed);
+        let near = self.near;
+        let is_near = |block: usize| near.is_none_or(|near| near.contains(address.home(block)));
+        for anywhere in [false, true] {
+            for step in 0..count {
+                let block = blocks.start + (start + step) % count;
+                let fits = address.is_free(block) && class.mask(block) != 0 && (anywhere || is_near(block));
+                if fits && self.lease(address, external, block) {
+                    return take(address, class.want.proto, block, class.mask(block), seed);
+                }
+            }
+            // Nothing else is left, if nothing is preferred.
+            if near.is_none() {
+                break;
             }
         }
         None

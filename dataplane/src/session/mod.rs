@@ -30,7 +30,7 @@ use siphasher::sip::SipHasher13;
 use crate::counters::{Counters, Drop, SessionClass};
 use crate::plan::{Filtering, Limits, Plan, Timers};
 use crate::pool::{Leases, Ports, Proto, Want};
-use crate::steer::{SHARDS, ShardId};
+use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use index::{BucketArena, Index};
 use slab::{Slab, SlabArena};
@@ -230,6 +230,11 @@ impl Shard {
     #[must_use]
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// External ports are taken first from the blocks that are home to these shards; none: from any.
+    pub fn prefer(&mut self, near: Option<ShardSet>) {
+        self.ports.prefer(near);
     }
 
     /// The session with this number, which [`Shard::find`] gave.
