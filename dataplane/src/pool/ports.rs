@@ -13,8 +13,9 @@ use crate::steer::{ShardId, ShardSet};
 
 /// The first port that is not well-known (RFC 4787 REQ-3 a).
 const WELL_KNOWN: u16 = 1024;
-/// Own blocks that are tried before a new one is leased; all are tried before a flow is refused.
-const OWN_BLOCKS_TRIED: usize = 16;
+/// Own blocks that are tried before a new one is leased; all are tried before a flow is refused. Few, for each is a wait for
+/// memory: blocks with room are in front.
+const OWN_BLOCKS_TRIED: usize = 3;
 
 /// A protocol whose ports (or identifiers) are counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -113,20 +114,17 @@ impl Ports {
             }
         }
         let low = want.port < WELL_KNOWN;
-        let mut attempt = 0;
-        for (same_side, parity) in [(true, true), (true, false), (false, true), (false, false)] {
+        let stages = [(true, true), (true, false), (false, true), (false, false)];
+        for ((same_side, parity), attempt) in stages.into_iter().zip(1..) {
             if parity && !want.parity {
                 continue;
             }
             let class = Class { want, low: low == same_side, parity };
-            let mut seed = || {
-                attempt += 1;
-                random(attempt)
-            };
+            let seed = random(attempt);
             let found = self
-                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed())
-                .or_else(|| self.in_new(address, external, &class, seed()))
-                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed()));
+                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed)
+                .or_else(|| self.in_new(address, external, &class, seed))
+                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed));
             if found.is_some() {
                 return found;
             }
@@ -142,18 +140,41 @@ impl Ports {
         let Some(block) = address.blocks.get(number) else { return };
         self.set_full(external, 0);
         let used = &block.used[proto.index()];
-        used.store(used.load(Ordering::Relaxed) & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
+        let before = used.load(Ordering::Relaxed);
+        used.store(before & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
         if block.used.iter().all(|used| used.load(Ordering::Relaxed) == 0) {
-            let (previous, next) = (block.previous.load(Ordering::Relaxed), block.next.load(Ordering::Relaxed));
-            match address.blocks.get(usize::from(previous)) {
-                Some(before) => before.next.store(next, Ordering::Relaxed),
-                None => self.set_head(external, next),
-            }
-            if let Some(after) = address.blocks.get(usize::from(next)) {
-                after.previous.store(previous, Ordering::Relaxed);
-            }
+            self.unlink(address, external, number);
             address.release(number);
+        } else if before == u64::MAX {
+            // It has room again.
+            self.unlink(address, external, number);
+            self.link(address, external, number);
         }
+    }
+
+    /// Takes a block out of the address's list.
+    fn unlink(&mut self, address: &AddressLeases, external: u32, number: usize) {
+        let Some(block) = address.blocks.get(number) else { return };
+        let (previous, next) = (block.previous.load(Ordering::Relaxed), block.next.load(Ordering::Relaxed));
+        match address.blocks.get(usize::from(previous)) {
+            Some(before) => before.next.store(next, Ordering::Relaxed),
+            None => self.set_head(external, next),
+        }
+        if let Some(after) = address.blocks.get(usize::from(next)) {
+            after.previous.store(previous, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts a block in front of the address's list.
+    fn link(&mut self, address: &AddressLeases, external: u32, number: usize) {
+        let (Some(block), Ok(place)) = (address.blocks.get(number), u16::try_from(number)) else { return };
+        let head = self.heads.get(external as usize).copied().unwrap_or(NIL);
+        block.next.store(head, Ordering::Relaxed);
+        block.previous.store(NIL, Ordering::Relaxed);
+        if let Some(after) = address.blocks.get(usize::from(head)) {
+            after.previous.store(place, Ordering::Relaxed);
+        }
+        self.set_head(external, place);
     }
 
     /// A port in a block that is ours already, of the first `limit` in the list.
@@ -200,14 +221,8 @@ impl Ports {
 
     fn lease(&mut self, address: &AddressLeases, external: u32, block: usize) -> bool {
         let leased = address.lease(block, self.shard);
-        if leased && let (Some(entry), Ok(number)) = (address.blocks.get(block), u16::try_from(block)) {
-            let head = self.heads.get(external as usize).copied().unwrap_or(NIL);
-            entry.next.store(head, Ordering::Relaxed);
-            entry.previous.store(NIL, Ordering::Relaxed);
-            if let Some(after) = address.blocks.get(usize::from(head)) {
-                after.previous.store(number, Ordering::Relaxed);
-            }
-            self.set_head(external, number);
+        if leased {
+            self.link(address, external, block);
             self.set_full(external, 0);
         }
         leased
