@@ -278,8 +278,12 @@ fn ipv6_multicast_is_judged_by_its_scope() {
 #[test]
 fn a_frame_of_several_tcp_segments_is_dropped_by_name() {
     let mut lab = Lab::default_lab();
+    // Of a flow that is there already.
+    let (host, server) = (end("192.168.1.10:4000"), end("198.18.0.1:80"));
+    lab.pass(INSIDE, &tcp(INSIDE, host, server, "S", 1, 0, b""), OUTSIDE);
+    lab.recount();
     for len in [0, 100, 1400, 1800] {
-        let segment = tcp(INSIDE, end("192.168.1.10:4000"), end("198.18.0.1:80"), "S", 1, 0, &vec![0; len]);
+        let segment = tcp(INSIDE, host, server, "S", 1, 0, &vec![0; len]);
         lab.arrive(INSIDE, [HeapPacket::from_frame(&segment).as_merged()]);
         assert!(lab.run().frames.is_empty());
         lab.counted("received, drop-unsegmented");
