@@ -121,3 +121,15 @@ pub fn huge_mib() -> (u64, u64) {
     let rollup = |name| mib("/proc/self/smaps_rollup", name);
     (rollup("AnonHugePages"), rollup("Private_Hugetlb") + rollup("Shared_Hugetlb"))
 }
+
+/// Huge pages that are reserved and free, in MiB.
+#[must_use]
+pub fn free_huge_mib() -> u64 {
+    let sizes = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let free = sizes.filter_map(|size| {
+        let kib: u64 = size.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let free: u64 = fs::read_to_string(size.path().join("free_hugepages")).ok()?.trim().parse().ok()?;
+        Some(kib * free >> 10)
+    });
+    free.sum()
+}
