@@ -56,6 +56,13 @@ impl Part {
         }
     }
 
+    /// With what is to be said of its pages.
+    #[must_use]
+    pub fn on(mut self, pages: &str) -> Self {
+        self.pages = pages.into();
+        self
+    }
+
     /// Puts in the figures, and writes `PART.json` into a directory, which is made.
     ///
     /// # Errors

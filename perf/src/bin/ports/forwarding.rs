@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use perf::figures::{Case, Sheet, Window, grouped, spread};
-use perf::frames::{GATEWAY, Lengths, Traffic, Writer4, flow_ends, flow_ends6};
+use perf::frames::{End, GATEWAY, Lengths, Traffic, Writer4, flow_ends, flow_ends6};
 use perf::machine::Part;
 use perf::matrix::{FLOWS, ROUTED};
 
 use crate::Options;
-use crate::generator::{Both, Generator, opened};
-use crate::peer::{Kind, Peer};
+use crate::generator::{Both, Generator, PASSES, opened};
+use crate::peer::Peer;
 
 /// Which sides send.
 const WAYS: [(&str, [bool; 2]); 3] = [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])];
-/// The peers' places.
-const IO: usize = 0;
+/// The peers' places among all.
+pub const IO: usize = 0;
 const MACSWAP: usize = 1;
-const ROUTER: usize = 2;
-const NAT44: usize = 3;
+pub const ROUTER: usize = 2;
+pub const NAT44: usize = 3;
 
 /// What is forwarded, and by which peer other than testpmd.
-struct Load {
-    name: String,
-    flows: usize,
-    gateway: usize,
-    traffic: Both,
+pub struct Load {
+    pub name: String,
+    pub flows: usize,
+    pub gateway: usize,
+    pub traffic: Both,
 }
 
 /// The largest number of sessions that this run opens.
@@ -34,20 +34,30 @@ pub fn sessions(options: &Options) -> usize {
     FLOWS[..4].iter().copied().filter(|&it| it <= most).max().unwrap_or(FLOWS[0])
 }
 
-/// Runs all rounds.
-pub fn run(options: &Options, mut part: Part, peers: &[Peer], generator: &mut Generator) -> Result<()> {
-    let mut loads = vec![routed4(), routed6()];
-    let most = sessions(options);
+/// Opens the NAT44 gateway's flows. Returns their external ends.
+pub fn open(flows: usize, peers: &[Peer], generator: &mut Generator) -> Result<Vec<End>> {
     let nat44 = peers.get(NAT44).context("the gateway")?;
     nat44.wake()?;
-    let externals = generator.open(NAT44, most).with_context(|| {
-        let scrape = nat44.scrape().map(|it| format!("{:?}", it.drops())).unwrap_or_default();
-        format!("opening {} flows; {scrape}", grouped(most))
-    })?;
-    let open = nat44.scrape()?.sum("turnpike_sessions{");
+    let opened = generator.open(NAT44, flows, PASSES)?;
+    let scrape = nat44.scrape()?;
     nat44.freeze()?;
-    ensure!(open as usize == most, "the gateway says that it has {open} sessions of {most}");
-    println!("{} flows opened through the ports, each checked in both directions", grouped(most));
+    let externals = opened.map_err(|n| anyhow!("only {n} of {flows} flows pass; {:?}", scrape.drops()))?;
+    let sessions = scrape.sum("turnpike_sessions{");
+    ensure!((sessions - flows as f64).abs() < 0.5, "{flows} flows, and the gateway says that it has {sessions} sessions");
+    println!("{} flows opened through the ports, each checked in both directions", grouped(flows));
+    Ok(externals)
+}
+
+/// Runs all rounds.
+pub fn run(
+    options: &Options,
+    mut part: Part,
+    peers: &[Peer],
+    generator: &mut Generator,
+    externals: &[End],
+) -> Result<()> {
+    let mut loads = vec![routed4(), routed6()];
+    let most = externals.len();
     for flows in FLOWS.into_iter().filter(|&it| (ROUTED..=most).contains(&it)) {
         let traffic = opened(&externals[..flows], Lengths::Fixed(64));
         loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
@@ -118,7 +128,7 @@ pub fn run(options: &Options, mut part: Part, peers: &[Peer], generator: &mut Ge
     part.finish(sheet.into_cells(), options.out.as_deref())
 }
 
-fn routed4() -> Load {
+pub fn routed4() -> Load {
     let writer = Writer4::new();
     let out = (0..ROUTED).map(|flow| writer.patch(flow_ends(flow, 1), 64));
     let back = (0..ROUTED).map(|flow| flow_ends(flow, 1)).map(|(inside, remote)| writer.patch((remote, inside), 64));

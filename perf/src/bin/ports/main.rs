@@ -4,6 +4,8 @@
 mod forwarding;
 mod generator;
 mod peer;
+mod rfc8219;
+mod rfc9693;
 
 use std::path::PathBuf;
 
@@ -19,6 +21,17 @@ use perf::machine::{Part, free_huge_mib};
 const MEMORY_MIB: u32 = 256;
 const PACKETS: u32 = 32_767;
 
+/// What to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Run {
+    /// As fast as it goes, against testpmd
+    Forwarding,
+    /// Throughput, latency, delay variation, loss curve
+    Rfc8219,
+    /// Connections: establishment, throughput, tear-down, capacity
+    Rfc9693,
+}
+
 /// Measures the running gateway through memif ports, against testpmd in its place, on the same core and in the same run.
 ///
 /// The gateway and two testpmds run on one core, the generator on another. Only one of them is awake at a time, and they take
@@ -29,7 +42,7 @@ struct Options {
     /// Short windows, three rounds, 64,512 flows at most: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
-    /// The trials of RFC 8219 and RFC 9693 as well, with their durations: hours
+    /// RFC 8219's own durations and repeats instead of short trials: hours
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// The core of gateway and testpmd [default: the last one]
@@ -41,6 +54,9 @@ struct Options {
     /// Rounds [default: 5]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     windows: Option<u8>,
+    /// What to run, in this order; RFC 9693's trials come last, as they empty the tables
+    #[arg(value_enum, default_values_t = [Run::Forwarding, Run::Rfc8219, Run::Rfc9693])]
+    runs: Vec<Run>,
     /// Only cases whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -98,7 +114,16 @@ fn main() -> Result<()> {
             generator.connect([0, 1].map(|side| peer.device(side, 2 * at + side)))?;
             peer.freeze()?;
         }
-        forwarding::run(&options, part, &peers, &mut generator)
+        let externals = forwarding::open(sessions, &peers, &mut generator)?;
+        let part = |name| Part::begin(name, part.frequency).on(&part.pages);
+        for run in &options.runs {
+            match run {
+                Run::Forwarding => forwarding::run(&options, part("ports"), &peers, &mut generator, &externals)?,
+                Run::Rfc8219 => rfc8219::run(&options, part("rfc8219"), &peers, &mut generator, &externals)?,
+                Run::Rfc9693 => rfc9693::run(&options, part("rfc9693"), sessions, &peers, &mut generator)?,
+            }
+        }
+        Ok(())
     };
     let done = std::thread::spawn(work).join();
     drop(directory);
