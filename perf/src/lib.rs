@@ -12,3 +12,4 @@ pub mod figures;
 pub mod frames;
 pub mod machine;
 pub mod matrix;
+pub mod plot;
