@@ -6,6 +6,9 @@
 //! errors. `forward` checks hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it
 //! is a `Verdict`, and `dispose` carries it out. `own` is what the gateway itself sends.
 //!
+//! A packet whose flow belongs to another worker goes there as it came ([`Engine::process_handed`] takes it there), before
+//! anything is decided.
+//!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
@@ -34,7 +37,8 @@ use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
 use crate::session::recheck::{SEGMENTS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
-use crate::steer::{SHARDS, ShardId};
+use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Turn};
+use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
@@ -53,6 +57,8 @@ pub type Received<P> = ArrayVec<(PortId, P), BURST>;
 pub struct Output<P> {
     /// Frames to transmit, complete.
     pub transmit: Vec<(InterfaceId, P)>,
+    /// Packets for the workers that own their flows.
+    pub hand_over: Vec<Handed<P>>,
     /// What the control thread is to hear.
     pub events: VecDeque<FromWorker<P>>,
     /// Packets to free: already counted.
@@ -66,6 +72,7 @@ impl<P> Output<P> {
         let room = 4 * BURST + 2 * held;
         Output {
             transmit: Vec::with_capacity(room),
+            hand_over: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
             dropped: Vec::with_capacity(room),
         }
@@ -129,10 +136,32 @@ struct Prepared {
     /// What the IPv4 destination means.
     target: Option<Target>,
     flow: Option<Flow>,
+    /// Of an ICMP error: the shard of the flow that it quotes. Only looked for where it may be another worker's.
+    quoted: Option<ShardId>,
 }
 
 impl Prepared {
-    const UNREAD: Prepared = Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None };
+    const UNREAD: Prepared =
+        Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None, quoted: None };
+
+    /// The shard that the packet belongs to.
+    fn owner(&self) -> Option<ShardId> {
+        self.flow.as_ref().map(|flow| flow.shard).or(self.quoted)
+    }
+}
+
+/// A worker's part in a gateway of several.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The shards that it owns.
+    pub shards: ShardSet,
+    /// The workers in all, which share memory and rates evenly.
+    pub workers: u8,
+}
+
+impl Part {
+    /// Of the only worker.
+    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1 };
 }
 
 /// A flow to look up: where, and by what.
@@ -155,7 +184,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn take(&mut self, rate: u32, burst: u32, now: Time) -> bool {
+    /// Takes one out of the share that one of so many workers has of this rate and burst.
+    fn take(&mut self, rate: u32, burst: u32, workers: u8, now: Time) -> bool {
+        let [rate, burst] = [rate, burst].map(|all| all.div_ceil(u32::from(workers)));
         if rate == 0 || burst == 0 {
             return false;
         }
@@ -178,7 +209,12 @@ pub struct Engine<P> {
     counters: Arc<Counters>,
     secret: Secret,
     arenas: Arenas,
+    /// All 64; those of other workers are empty.
     shards: Box<[Shard]>,
+    /// Its own.
+    owned: ShardSet,
+    /// Workers in all.
+    workers: u8,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
@@ -212,15 +248,23 @@ struct Story {
 }
 
 impl<P: Packet> Engine<P> {
-    /// An engine with all 64 shards. Takes all memory that it will ever use.
+    /// The engine of the only worker, with all 64 shards. Takes all memory that it will ever use.
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
+        Engine::among(Part::WHOLE, plan, leases, counters, now)
+    }
+
+    /// The engine of one of several workers. Takes all memory that it will ever use.
+    #[must_use]
+    pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
-        let limits = plan.spec.limits;
+        let limits = plan.spec.limits.share(part.workers);
         Engine {
             secret: Secret::new(plan.spec.secret),
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
+            owned: part.shards,
+            workers: part.workers.max(1),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             prepared: vec![Prepared::UNREAD; BURST],
@@ -257,6 +301,13 @@ impl<P: Packet> Engine<P> {
         &self.shards
     }
 
+    /// Whether a shard is its own.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, shard: ShardId) -> bool {
+        self.owned.contains(shard)
+    }
+
     /// The memory of its shards, for listings and tests.
     #[must_use]
     pub fn arenas(&self) -> &Arenas {
@@ -289,27 +340,73 @@ impl<P: Packet> Engine<P> {
             }
         }
         let mut prepared = std::mem::take(&mut self.prepared);
-        for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
-            self.prepare(*port, packet, prepared);
-        }
+        self.look_ahead(burst.iter().map(|(port, packet)| (*port, packet)), &mut prepared);
         let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
         if let (Some((_, packet)), Some(prepared)) = (burst.get(sampled), prepared.get(sampled)) {
             self.sample(packet, prepared);
         }
-        for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
-            if let Some(shard) = self.shards.get(flow.shard.index()) {
-                flow.guess = shard.guess_session(flow.hash);
-            }
-        }
-        for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
+        for ((port, packet), prepared) in burst.drain(..).zip(&mut prepared) {
             if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
                 counters.received_packets.add(1);
                 counters.received_bytes.add(packet.data().len() as u64);
             }
-            self.settle_owner(prepared);
-            self.walk(packet, prepared, false, now, pool, out);
+            self.settle_owner(packet.data(), prepared);
+            match self.elsewhere(prepared) {
+                None => self.walk(packet, prepared, false, now, pool, out),
+                Some(shard) => self.hand_over(packet, port, shard, 0, out),
+            }
         }
         self.prepared = prepared;
+    }
+
+    /// Takes a burst that other workers have handed over, and leaves it empty. Its packets have been received already, and
+    /// counted as such.
+    pub fn process_handed<L: PacketPool<Packet = P>>(
+        &mut self,
+        burst: &mut HandedBurst<P>,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        self.counters.taken_over.add(burst.len() as u64);
+        let mut prepared = std::mem::take(&mut self.prepared);
+        self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut prepared);
+        for (handed, prepared) in burst.drain(..).zip(&mut prepared) {
+            let Handed { packet, ingress, turn, hops, .. } = handed;
+            match turn {
+                Turn::First => {
+                    self.settle_owner(packet.data(), prepared);
+                    match self.elsewhere(prepared) {
+                        None => self.walk(packet, prepared, false, now, pool, out),
+                        Some(shard) => self.hand_over(packet, ingress, shard, hops, out),
+                    }
+                }
+                Turn::Hairpin => {
+                    self.drop(packet, Drop::Hairpin, out);
+                }
+            }
+        }
+        self.prepared = prepared;
+    }
+
+    /// The shard of a packet that is another worker's.
+    #[inline(always)]
+    fn elsewhere(&self, prepared: &Prepared) -> Option<ShardId> {
+        if self.owned == ShardSet::ALL {
+            return None;
+        }
+        let own = matches!(prepared.target, Some(Target::Local(_) | Target::Broadcast));
+        prepared.owner().filter(|&shard| !own && !self.owns(shard))
+    }
+
+    /// To the owner of its flow, unchanged.
+    #[inline(never)]
+    fn hand_over(&self, packet: P, ingress: PortId, shard: ShardId, hops: u8, out: &mut Output<P>) {
+        if hops < HOPS_MAX {
+            out.hand_over.push(Handed { packet, ingress, shard, turn: Turn::First, hops: hops + 1 });
+        } else {
+            self.drop(packet, Drop::HandOverAstray, out);
+        }
     }
 
     /// Looks at the transport checksum of a received packet, for statistics.

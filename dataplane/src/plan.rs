@@ -422,7 +422,7 @@ impl Default for IcmpPolicy {
     }
 }
 
-/// Sizes of a worker's tables. Memory for them is taken at start.
+/// Sizes of the gateway's tables, over all workers. Memory for them is taken at start.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Sessions.
@@ -440,6 +440,15 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits { sessions: 262_144, mappings: 262_144, neighbours: 4096, held_per_neighbour: 16, held: 1024 }
+    }
+}
+
+impl Limits {
+    /// What one of so many workers has of it. All of them know every neighbour.
+    #[must_use]
+    pub fn share(&self, workers: u8) -> Limits {
+        let part = |limit: u32| limit.div_ceil(u32::from(workers.max(1)));
+        Limits { sessions: part(self.sessions), mappings: part(self.mappings), held: part(self.held), ..*self }
     }
 }
 

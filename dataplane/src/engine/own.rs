@@ -42,7 +42,7 @@ impl<P: Packet> Engine<P> {
         if !allowed || policy.silent.contains(&ingress) {
             return;
         }
-        if !self.errors.take(policy.rate, policy.burst, now) {
+        if !self.errors.take(policy.rate, policy.burst, self.workers, now) {
             self.counters.icmp_rate_limited.add(1);
             return;
         }
@@ -87,7 +87,7 @@ impl<P: Packet> Engine<P> {
             return;
         }
         let policy = &self.plan.spec.icmp;
-        if !self.resets.take(policy.rate, policy.burst, now) {
+        if !self.resets.take(policy.rate, policy.burst, self.workers, now) {
             self.counters.tcp_resets_rate_limited.add(1);
             return;
         }
@@ -189,7 +189,11 @@ impl<P: Packet> Engine<P> {
         };
         let mut prepared = Prepared::UNREAD;
         self.prepare(port, &packet, &mut prepared);
-        self.walk(packet, &prepared, true, now, pool, out);
+        match self.elsewhere(&prepared) {
+            None => self.walk(packet, &prepared, true, now, pool, out),
+            // Its shard has moved while it waited.
+            Some(shard) => self.hand_over(packet, port, shard, 0, out),
+        }
     }
 
     /// The neighbour that a packet waited for does not answer.
