@@ -11,7 +11,8 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use perf::frames::{EXTERNAL, GATEWAY, MAPPINGS_PER_EXTERNAL, PEER};
+use perf::frames::{EXTERNAL, GATEWAY, PEER};
+use perf::scene::MAPPINGS_PER_EXTERNAL;
 
 /// Slots of a memif ring, as a power of two.
 const RING: u32 = 11;
@@ -228,7 +229,7 @@ fn testpmd(kind: Kind, place: &Place) -> Vec<String> {
 fn configuration(kind: Kind, place: &Place, metrics: &str) -> String {
     let (sessions, translation) = match kind {
         Kind::Nat44 { sessions } => {
-            let addresses = u32::try_from(sessions.div_ceil(MAPPINGS_PER_EXTERNAL)).unwrap_or(u32::MAX);
+            let addresses = u32::try_from(sessions).unwrap_or(u32::MAX).div_ceil(MAPPINGS_PER_EXTERNAL);
             let last = std::net::Ipv4Addr::from_bits(EXTERNAL.to_bits() + addresses - 1);
             let rule = "subscribers: {from: inside, to: outside, source: [10.0.0.0/8], pool: public, pooling: paired-soft}";
             (sessions, format!("pools:\n  public: {{addresses: [{EXTERNAL}-{last}]}}\nnat44:\n  rules:\n    {rule}\n"))
