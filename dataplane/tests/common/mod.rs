@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
 pub mod moves;
+pub mod nic;
 pub mod recycled;
 pub mod scene;
 pub mod tally;
@@ -318,7 +319,7 @@ impl Lab {
                         }
                     }
                     FromWorker::NeighbourUsed { interface, address } => seen.used.push((interface, address)),
-                    FromWorker::Spent(_) => {}
+                    FromWorker::Spent(_) | FromWorker::Moved(_) => {}
                     FromWorker::Swept { generation } => seen.swept = Some(generation),
                     FromWorker::Walked(walk) => seen.walked.push(*walk),
                 }
