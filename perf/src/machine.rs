@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use dataplane::dpdk::available_cores;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Cell;
@@ -105,7 +106,8 @@ fn load() -> String {
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Those of the process, whichever this thread keeps to.
+    let cores = available_cores().len();
     format!("{}, {cores} cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
@@ -136,7 +138,7 @@ pub fn free_huge_mib() -> u64 {
     let free = sizes.filter_map(|size| {
         let kib: u64 = size.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
         let free: u64 = fs::read_to_string(size.path().join("free_hugepages")).ok()?.trim().parse().ok()?;
-        Some(kib * free >> 10)
+        Some((kib * free) >> 10)
     });
     free.sum()
 }

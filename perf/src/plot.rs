@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn plots_have_a_mark_for_every_figure() {
-        let series = |name: &str| Series { name: name.into(), points: vec![[1.0, 9.0, 10.0, 11.0], [1e6, 40.0, 50.0, 90.0]] };
+        let series =
+            |name: &str| Series { name: name.into(), points: vec![[1.0, 9.0, 10.0, 11.0], [1e6, 40.0, 50.0, 90.0]] };
         let svg = lines("t", "flows", "cycles", Scale::Logarithmic, &[series("a < b"), series("c")]);
         assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 4));
         assert!(svg.contains("a &lt; b") && svg.trim_end().ends_with("</svg>"));

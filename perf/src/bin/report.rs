@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -22,7 +23,7 @@ struct Options {
 }
 
 /// The parts of a run, in the order of the report.
-const PARTS: [&str; 5] = ["engine", "ports", "rings", "rfc8219", "rfc9693"];
+const PARTS: [&str; 5] = ["engine", "ports", "workers", "rfc8219", "rfc9693"];
 /// What stands for a cell that was not run.
 const NOT_RUN: &str = "-";
 /// A line of 100 Gbit/s, in bits a second, and what each frame takes of it beside its bytes: preamble and gap.
@@ -42,7 +43,8 @@ fn main() -> Result<()> {
     ensure!(!parts.is_empty(), "{} has no figures: `bench --out` writes some", directory.display());
     let report = Report { parts };
     let text = report.text();
-    println!("{text}");
+    // Whoever has seen enough may close the pipe.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     let write = |name: &str, text: &str| {
         let file = directory.join(name);
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
@@ -74,7 +76,8 @@ impl Report {
     fn text(&self) -> String {
         let mut text = String::new();
         for part in &self.parts {
-            let Part { part, date, commit, machine, frequency, load_before, load_after, pages, command, notes, .. } = part;
+            let Part { part, date, commit, machine, frequency, load_before, load_after, pages, command, notes, .. } =
+                part;
             let _ = writeln!(
                 text,
                 "- **{part}**: {date}, commit {commit}, `{command}`; {machine}, {:.0} MHz TSC; load {load_before} before, \
@@ -91,7 +94,7 @@ impl Report {
             ("A poll of 32 packets: cycles", self.polls()),
             ("A flood of new flows into a full table: cycles per packet", self.flood()),
             ("Through memif ports", self.ports("ports")),
-            ("Through rings in one process", self.ports("rings")),
+            ("Two workers against two processes of one worker: NAT44, both ways", self.list("workers")),
             ("RFC 8219, both ways", self.list("rfc8219")),
             ("RFC 9693", self.list("rfc9693")),
             ("One core to a line of 100 Gbit/s", self.model()),
@@ -234,7 +237,8 @@ impl Report {
         for Cell { case, unit, median, lowest, highest, beside, .. } in cells {
             let beside: Vec<String> = beside.iter().map(|(what, figure)| format!("{what} {figure:.3}")).collect();
             let (name, flows, beside) = (&case.name, grouped(case.flows), beside.join(", "));
-            let _ = writeln!(text, "| {name} | {flows} | {unit} | {median:.3} | {lowest:.3} | {highest:.3} | {beside} |");
+            let _ =
+                writeln!(text, "| {name} | {flows} | {unit} | {median:.3} | {lowest:.3} | {highest:.3} | {beside} |");
         }
         text
     }
@@ -314,7 +318,8 @@ impl Report {
                 .map(|it| [it.case.flows as f64, it.lowest, it.median, it.highest])
                 .collect(),
         };
-        let some = |series: Vec<Series>| -> Vec<Series> { series.into_iter().filter(|it| !it.points.is_empty()).collect() };
+        let some =
+            |series: Vec<Series>| -> Vec<Series> { series.into_iter().filter(|it| !it.points.is_empty()).collect() };
         let hits = ["NAT44 in→out", "NAT44 out→in", "NAT44 in→out, 10 remotes a mapping", ENGINE[10].0];
         let hits = some(hits.into_iter().map(|name| of("engine", name)).collect());
         if !hits.is_empty() {

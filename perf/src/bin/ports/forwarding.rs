@@ -13,7 +13,8 @@ use crate::generator::{Both, Generator, PASSES, opened};
 use crate::peer::Peer;
 
 /// Which sides send.
-const WAYS: [(&str, [bool; 2]); 3] = [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])];
+const WAYS: [(&str, [bool; 2]); 3] =
+    [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])];
 /// The peers' places among all.
 pub const IO: usize = 0;
 const MACSWAP: usize = 1;
@@ -43,7 +44,10 @@ pub fn open(flows: usize, peers: &[Peer], generator: &mut Generator) -> Result<V
     nat44.freeze()?;
     let externals = opened.map_err(|n| anyhow!("only {n} of {flows} flows pass; {:?}", scrape.drops()))?;
     let sessions = scrape.sum("turnpike_sessions{");
-    ensure!((sessions - flows as f64).abs() < 0.5, "{flows} flows, and the gateway says that it has {sessions} sessions");
+    ensure!(
+        (sessions - flows as f64).abs() < 0.5,
+        "{flows} flows, and the gateway says that it has {sessions} sessions"
+    );
     println!("{} flows opened through the ports, each checked in both directions", grouped(flows));
     Ok(externals)
 }
@@ -111,7 +115,8 @@ pub fn run(
                         ratios.push((case, Default::default()));
                     }
                     let ours = rates[load.gateway];
-                    for (list, figure) in ratios[at].1.iter_mut().zip([ours / rates[IO], ours / rates[MACSWAP], cycles]) {
+                    for (list, figure) in ratios[at].1.iter_mut().zip([ours / rates[IO], ours / rates[MACSWAP], cycles])
+                    {
                         list.push(figure);
                     }
                 }
@@ -145,8 +150,7 @@ fn routed6() -> Load {
 
 /// All cells, one a line.
 fn table(sheet: &Sheet) -> String {
-    let mut text =
-        String::from("| case | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
+    let mut text = String::from("| case | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
     for cell in sheet.cells() {
         let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
         let (name, flows) = (&cell.case.name, grouped(cell.case.flows));

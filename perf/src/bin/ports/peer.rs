@@ -231,7 +231,8 @@ fn configuration(kind: Kind, place: &Place, metrics: &str) -> String {
         Kind::Nat44 { sessions } => {
             let addresses = u32::try_from(sessions).unwrap_or(u32::MAX).div_ceil(MAPPINGS_PER_EXTERNAL);
             let last = std::net::Ipv4Addr::from_bits(EXTERNAL.to_bits() + addresses - 1);
-            let rule = "subscribers: {from: inside, to: outside, source: [10.0.0.0/8], pool: public, pooling: paired-soft}";
+            let rule =
+                "subscribers: {from: inside, to: outside, source: [10.0.0.0/8], pool: public, pooling: paired-soft}";
             (sessions, format!("pools:\n  public: {{addresses: [{EXTERNAL}-{last}]}}\nnat44:\n  rules:\n    {rule}\n"))
         }
         _ => (64, String::new()),

@@ -126,11 +126,13 @@ fn measure(
     };
     for (what, tolerance) in [("throughput, no loss", 0.0), ("throughput, loss of 0.1 %", 0.001)] {
         for _ in 0..length.repeats {
-            let rate = search(most, length.precision, |rate| Ok(trial(traffic, rate, length.trial)?.passes(tolerance)))?;
+            let rate =
+                search(most, length.precision, |rate| Ok(trial(traffic, rate, length.trial)?.passes(tolerance)))?;
             sheet.put(&case(what), "Mpps each way", Window::of(rate / 1e6));
         }
     }
-    let at = |sheet: &Sheet, what: &str| sheet.cells().iter().find(|it| it.case == case(what)).map_or(0.0, |it| it.median);
+    let at =
+        |sheet: &Sheet, what: &str| sheet.cells().iter().find(|it| it.case == case(what)).map_or(0.0, |it| it.median);
     let lossless = at(sheet, "throughput, no loss") * 1e6;
     let half = at(sheet, "throughput, loss of 0.1 %") * 1e6 / 2.0;
     for (what, rate, time) in [
@@ -168,9 +170,8 @@ fn measure(
 
 /// All cells, one a line.
 pub fn table(sheet: &Sheet) -> String {
-    let mut text = String::from(
-        "| case | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n",
-    );
+    let mut text =
+        String::from("| case | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n");
     for cell in sheet.cells() {
         let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.3} {what}")).collect();
         let (name, flows, unit) = (&cell.case.name, grouped(cell.case.flows), &cell.unit);

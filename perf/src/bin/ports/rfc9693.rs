@@ -23,7 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const TIMEOUTS: &str = "turnpike_session_deletions_total{cause=\"timeout\"}";
 
 /// Runs everything, on the NAT44 gateway whose table has room for `sessions`.
-pub fn run(options: &Options, mut part: Part, sessions: usize, peers: &[Peer], generator: &mut Generator) -> Result<()> {
+pub fn run(
+    options: &Options,
+    mut part: Part,
+    sessions: usize,
+    peers: &[Peer],
+    generator: &mut Generator,
+) -> Result<()> {
     let length = Length::of(options);
     let peer = &peers[NAT44];
     peer.wake()?;
@@ -42,7 +48,9 @@ pub fn run(options: &Options, mut part: Part, sessions: usize, peers: &[Peer], g
 
         empty(peer)?;
         let opened_flows = generator.open(NAT44, flows, PASSES)?;
-        let Ok(externals) = opened_flows else { anyhow::bail!("{flows} flows do not pass: {:?}", peer.scrape()?.drops()) };
+        let Ok(externals) = opened_flows else {
+            anyhow::bail!("{flows} flows do not pass: {:?}", peer.scrape()?.drops())
+        };
         let mut traffic = opened(&externals, Lengths::Fixed(64));
         for (way, sides) in [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])] {
             let rate = throughput(&mut traffic, sides, length, generator)?;

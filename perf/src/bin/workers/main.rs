@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use dataplane::dpdk::available_cores;
 use perf::clock;
@@ -64,7 +64,13 @@ fn main() -> Result<()> {
     part.pages = "packets on ordinary pages".into();
     println!("{}, load {}; cores {cores:?}", part.machine, part.load_before);
     let most = options.flows.unwrap_or(if options.quick { FLOWS[2] } else { FLOWS[3] });
-    let millis = if options.quick { 100 } else if options.full { 2000 } else { 500 };
+    let millis = if options.quick {
+        100
+    } else if options.full {
+        2000
+    } else {
+        500
+    };
     let rounds = options.windows.unwrap_or(if options.quick { 3 } else { 5 });
     part.notes.push(format!("{rounds} rounds of {millis} ms each"));
     let mut sheet = Sheet::new("");
@@ -74,33 +80,39 @@ fn main() -> Result<()> {
         let mut apart = [Team::start(&cores[..1], half, true)?, Team::start(&cores[1..], half, true)?];
         for (steered, name) in [(true, "two workers, steered"), (false, "two workers, every other flow handed over")] {
             let mut together = Team::start(&cores, flows, steered)?;
-            let (mut ratios, mut shares) = (Vec::new(), Vec::new());
+            let (mut ratios, mut shares, mut losses) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..=rounds {
                 together.order(millis)?;
-                let (rate, share) = together.answer()?;
+                let [rate, share, lost] = together.answer()?;
                 for team in &mut apart {
                     team.order(millis)?;
                 }
                 let mut both = 0.0;
                 for team in &mut apart {
-                    both += team.answer()?.0;
+                    both += team.answer()?[0];
                 }
                 if round > 0 {
                     sheet.put(&Case::new(name, flows), "Mpps", Window::of(rate / 1e6));
                     sheet.put(&Case::new("two processes of one worker", flows), "Mpps", Window::of(both / 1e6));
                     ratios.push(rate / both);
                     shares.push(share);
+                    losses.push(lost);
                 }
             }
             sheet.beside(&Case::new(name, flows), "of two processes", spread(&ratios).1);
             sheet.beside(&Case::new(name, flows), "handed over", spread(&shares).1);
+            sheet.beside(&Case::new(name, flows), "lost in rings", spread(&losses).1);
         }
     }
-    let mut text = String::from("| NAT44, both ways | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
+    let mut text =
+        String::from("| NAT44, both ways | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
     for cell in sheet.cells() {
         let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
         let (name, flows, beside) = (&cell.case.name, grouped(cell.case.flows), beside.join(", "));
-        text += &format!("| {name} | {flows} | {:.2} | {:.2} | {:.2} | {beside} |\n", cell.median, cell.lowest, cell.highest);
+        text += &format!(
+            "| {name} | {flows} | {:.2} | {:.2} | {:.2} | {beside} |\n",
+            cell.median, cell.lowest, cell.highest
+        );
     }
     println!("\n{text}");
     part.finish(sheet.into_cells(), options.out.as_deref())
@@ -138,11 +150,11 @@ impl Team {
         Ok(writeln!(self.orders, "{millis}")?)
     }
 
-    /// Packets a second, and the share of them that was handed over.
-    fn answer(&mut self) -> Result<(f64, f64)> {
+    /// Packets a second, the share of them that was handed over, and the share that was lost between the workers.
+    fn answer(&mut self) -> Result<[f64; 3]> {
         let line = self.line()?;
-        let (rate, share) = line.split_once(' ').with_context(|| format!("an answer: {line}"))?;
-        Ok((rate.parse()?, share.parse()?))
+        let figures: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        figures.try_into().map_err(|_| anyhow!("an answer: {line}"))
     }
 }
 

@@ -16,7 +16,7 @@ use dataplane::pool::Leases;
 use dataplane::steer::hand_over::Links;
 use dataplane::steer::{ShardMap, WorkerId, shard_of4};
 use dataplane::time::Time;
-use dataplane::worker::Worker;
+use dataplane::worker::{Access, Worker};
 use perf::frames::{End, GATEWAY, INSIDE, Traffic, Writer4, flow_ends, flow_of};
 use perf::scene::{neighbours, router, translate};
 
@@ -43,7 +43,7 @@ struct Thread {
 }
 
 /// Runs workers on these cores, with the flows from `first` on, until standard input ends: each line is the milliseconds of a
-/// window, and is answered with packets a second and the share of them that was handed over. With `steered`, every worker's
+/// window, and is answered with packets a second, the share of them that was handed over, and the share that was lost. With `steered`, every worker's
 /// ports bring the packets of its own flows; otherwise packets come to any worker.
 pub fn serve(cores: &[usize], flows: usize, steered: bool) -> Result<()> {
     let eal = Eal::start(&EalConfig { memory_mib: MEMORY_MIB * u32::try_from(cores.len())?, ..EalConfig::default() })?;
@@ -63,7 +63,7 @@ pub fn serve(cores: &[usize], flows: usize, steered: bool) -> Result<()> {
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let time = Duration::from_millis(line?.trim().parse().context("milliseconds")?);
-        let before = (sum(handed_over), sum(transmitted));
+        let before = [handed_over, lost, transmitted].map(sum);
         for thread in &threads {
             thread.orders.send(time)?;
         }
@@ -71,17 +71,23 @@ pub fn serve(cores: &[usize], flows: usize, steered: bool) -> Result<()> {
         for thread in &threads {
             rate += thread.rates.recv()?;
         }
-        let share = (sum(handed_over) - before.0) as f64 / (sum(transmitted) - before.1).max(1) as f64;
-        println!("{rate} {share}");
+        let after = [handed_over, lost, transmitted].map(sum);
+        let [handed, lost, sent] = [0, 1, 2].map(|at| (after[at] - before[at]) as f64);
+        println!("{rate} {} {}", handed / sent.max(1.0), lost / (sent + lost).max(1.0));
         std::io::stdout().flush()?;
     }
-    let lost = sum(|it| it.drops(Drop::Unsolicited) + it.drops(Drop::NoPort));
-    ensure!(lost == 0, "{lost} packets of open flows were dropped");
+    let refused = sum(|it| it.drops(Drop::Unsolicited) + it.drops(Drop::NoPort));
+    ensure!(refused == 0, "{refused} packets of open flows were dropped");
     Ok(())
 }
 
 fn handed_over(counters: &Counters) -> u64 {
     counters.handed_over.iter().map(Counter::get).sum()
+}
+
+/// For want of room in a ring: each worker makes packets as fast as it can, whatever the other one can take.
+fn lost(counters: &Counters) -> u64 {
+    counters.drops(Drop::HandOverFull)
 }
 
 fn transmitted(counters: &Counters) -> u64 {
@@ -111,7 +117,7 @@ fn workers(eal: Eal, count: u8, flows: usize, map: &Arc<ShardMap>) -> Result<Gat
         for neighbour in neighbours() {
             engine.apply(neighbour, EPOCH, &mut pool, &mut out);
         }
-        let devices = plan.spec.ports.iter().map(|_| Source::new(pool.clone())).collect();
+        let devices: Vec<_> = plan.spec.ports.iter().map(|_| Access::Own(Source::new(pool.clone()))).collect();
         // Nobody has anything to say to it.
         let (_, inbox) = bounded::<ToWorker>(1);
         workers.push(Worker::among(links, engine, devices, pool, inbox, outbox.clone()));
@@ -124,7 +130,7 @@ fn place(flow: usize, steered: bool, map: &ShardMap) -> WorkerId {
     let (inside, _) = flow_ends(flow, 1);
     let owner = map.owner(shard_of4(inside.0.to_bits()));
     // Without steering, the owner or the next one, by the flow's number.
-    if steered || flow % 2 == 0 { owner } else { WorkerId(owner.0 ^ 1) }
+    if steered || flow.is_multiple_of(2) { owner } else { WorkerId(owner.0 ^ 1) }
 }
 
 /// Opens the flows, and gives each worker's ports the packets that they will bring for ever: requests and replies.
