@@ -110,7 +110,7 @@ fn workers(eal: Eal, count: u8, flows: usize, map: &Arc<ShardMap>) -> Result<Gat
     for (id, links) in (0..).map(WorkerId).zip(Links::between(map, count, RING)) {
         let counters = Arc::new(Counters::among(usize::from(count), plan.spec.interfaces.len()));
         all.push(Arc::clone(&counters));
-        let part = Part { shards: map.shards_of(id), workers: count };
+        let part = Part { shards: map.shards_of(id), workers: count, steered: false };
         let mut engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, EPOCH);
         let mut pool = Mempool::new(eal, &MempoolConfig { packets: PACKETS, ..MempoolConfig::default() })?;
         let mut out = Output::new(plan.spec.limits.held as usize);
