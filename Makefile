@@ -57,8 +57,9 @@ netns: root deps ## whole-program tests in network namespaces (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
 	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
 
-packaging: root deps ## tests of the systemd units and of the image (as root)
+packaging: root deps ## tests of the systemd units, of the image, and on older processors (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
+	python3 tests/packaging/processor.py --programs target/debug
 	python3 tests/packaging/units.py --programs target/debug
 	python3 tests/packaging/image.py --programs target/debug
 
