@@ -219,6 +219,8 @@ impl Replay {
     /// When the output can't be written.
     pub fn finish(mut self, tail: Duration) -> Result<Summary, ReplayError> {
         self.advance(self.now + tail)?;
+        // Whichever shards have something to end by now: a poll looks at a few of them only.
+        self.worker.engine_mut().settle(self.now);
         self.poll()?;
         for output in self.outputs {
             output.finish()?;
