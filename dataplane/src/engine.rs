@@ -595,18 +595,16 @@ impl<P: Packet> Engine<P> {
         self.overdue != 0 || self.sweep.is_some()
     }
 
-    /// Ends what is past its time in a few of the shards that have to be asked: in all of them within 16 calls.
+    /// Ends what is past its time in the next of the shards that have to be asked, in bounded work.
     #[inline(never)]
     fn expire(&mut self, now: Time) {
-        for _ in 0..self.overdue.count_ones().min(4) {
-            // From where it stopped on, in a circle.
-            let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
-            let at = (self.expiring + ahead) % u64::BITS;
-            self.expiring = (at + 1) % u64::BITS;
-            let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            if !shard.expire(&mut context) {
-                self.overdue &= !(1 << at);
-            }
+        // From where it stopped on, in a circle.
+        let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
+        let at = (self.expiring + ahead) % u64::BITS;
+        self.expiring = (at + 1) % u64::BITS;
+        let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
+        if !shard.expire(&mut context) {
+            self.overdue &= !(1 << at);
         }
     }
 
@@ -631,8 +629,7 @@ impl<P: Packet> Engine<P> {
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
-        self.overdue = u64::MAX;
-        while (0..SHARDS).fold(false, |_, _| self.tick(now)) || self.sweep.is_some() {}
+        while self.tick(now) {}
     }
 
     /// The walk of one packet, from its reading to its disposal. `resumed`: it has waited for a neighbour.
