@@ -9,7 +9,7 @@ use super::buffer::{Packet, PacketPool, RxChecksum};
 pub const HEADROOM: usize = 128;
 
 /// Room behind the frame of an originated packet, in bytes.
-const TAILROOM: usize = 2048;
+const TAILROOM: usize = 9216;
 
 /// A frame in a `Vec`, with headroom.
 #[derive(Debug)]
