@@ -151,7 +151,7 @@ drop_reasons! {
     /// The neighbour table is full.
     NeighbourTableFull, "route", "neighbour-table-full",
         "raise boot.tables.neighbours, or find who scans a large subnet: `turnpikectl neighbour list`";
-    /// From outside, to an external address or an inside network, and no mapping or forward leads in.
+    /// To an external address, or from outside to an inside network, and no mapping or forward leads in.
     Unsolicited, "nat44", "unsolicited",
         "nothing: this is what the gateway keeps out; if it should come in, add a forward or a static entry";
     /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host, or
@@ -376,7 +376,7 @@ pub struct Counters {
     pub received: Counter,
     /// Packets taken from the control thread.
     pub from_host: Counter,
-    /// Packets that the engine made: ICMP errors and TCP resets.
+    /// Packets that the engine made: ICMP errors, TCP resets, and of a packet that it cut up all fragments but one.
     pub originated: Counter,
     /// Packets that a device accepted.
     pub transmitted: Counter,
@@ -384,8 +384,18 @@ pub struct Counters {
     pub punted: Counter,
     /// Packets that went into another (reassembly).
     pub consumed: Counter,
-    /// Packets held now, for a neighbour. Gauge.
+    /// Packets held now, for a neighbour or for the first fragment of their datagram. Gauge.
     pub held: Counter,
+    /// Those of them that are fragments and wait for the first one of their datagram. Gauge.
+    pub fragments_held: Counter,
+    /// Fragments that were given the ports of their datagram's first one, or had them.
+    pub fragments: Counter,
+    /// Packets cut up because the next link does not take them whole.
+    pub cut: Counter,
+    /// The fragments that became of them.
+    pub pieces: Counter,
+    /// Packets from inside that were turned round to another inside host, by its external address.
+    pub hairpins: Counter,
     /// Packets dropped, by [`Drop`].
     pub dropped: [Counter; DROPS],
     /// Packets translated by NAT44, from inside and from outside.
@@ -446,6 +456,11 @@ impl Counters {
             punted: Counter::default(),
             consumed: Counter::default(),
             held: Counter::default(),
+            fragments_held: Counter::default(),
+            fragments: Counter::default(),
+            cut: Counter::default(),
+            pieces: Counter::default(),
+            hairpins: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             nat44: Default::default(),
             routed: Default::default(),

@@ -4,13 +4,17 @@
 //! (`look_ahead`), then takes the packets in their order, each through `walk`. `ipv4` asks the plan what the destination
 //! means and finds the session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP
 //! errors. `forward` checks hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it
-//! is a `Verdict`, and `dispose` carries it out. `own` is what the gateway itself sends.
+//! is a `Verdict`, and `dispose` carries it out. `own` is what the gateway itself sends. Off the common way: `fragments` gives
+//! fragments the ports of their datagrams and cuts up what is too large, `hairpin` turns packets round that inside hosts send
+//! to each other's external addresses.
 //!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
 mod errors;
 mod forward;
+mod fragments;
+mod hairpin;
 mod ipv4;
 mod ipv6;
 mod look_ahead;
@@ -24,20 +28,24 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::counters::{Counters, Drop, IcmpError};
+use crate::fragment::Datagrams;
+use crate::fragment::cut::PIECES_MAX;
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::parse::{self, View4, View6, ethertype};
 use crate::packet::verify::Covered;
 use crate::packet::{Packet, PacketPool, RxChecksum, offload};
-use crate::plan::{InterfaceId, Plan, PortId, Target};
+use crate::plan::{InterfaceId, Limits, Plan, PortId, Target, ZoneId};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
 use crate::session::recheck::{SEGMENTS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
+use crate::steer::passage::Passage;
 use crate::steer::{SHARDS, ShardId};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
+use fragments::Waiting;
 use look_ahead::tuple_of;
 use own::own_packet;
 
@@ -60,10 +68,10 @@ pub struct Output<P> {
 }
 
 impl<P> Output<P> {
-    /// Empty, with room for what a burst and a full release of held packets can bring.
+    /// Empty, with room for what a burst and a full release of held packets and fragments can bring.
     #[must_use]
-    pub fn new(held: usize) -> Self {
-        let room = 4 * BURST + 2 * held;
+    pub fn new(limits: &Limits) -> Self {
+        let room = (4 + PIECES_MAX) * BURST + 2 * (limits.held + limits.fragments) as usize;
         Output {
             transmit: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
@@ -84,6 +92,8 @@ enum Origin {
 /// A packet in hand: where and when it came in, and where its output goes.
 struct Arrival<'a, P> {
     ingress: InterfaceId,
+    /// The zone that it comes from: the interface's, unless it was turned round.
+    zone: ZoneId,
     packet: &'a mut P,
     now: Time,
     out: &'a mut Output<P>,
@@ -98,6 +108,12 @@ enum Verdict {
     Punt,
     /// Waits for [`Engine::sought`].
     Hold,
+    /// A fragment, to be given the ports of its datagram.
+    Fragment,
+    /// To be cut up for the next link.
+    Cut,
+    /// From inside to an external address, to be turned round.
+    Turn,
     /// Dropped, and its sender told: an ICMP error with its MTU field.
     Drop(Drop, Option<(IcmpError, u16)>),
     /// Dropped as [`Drop::TcpNotSyn`], and its sender told by a TCP reset.
@@ -179,6 +195,12 @@ pub struct Engine<P> {
     secret: Secret,
     arenas: Arenas,
     shards: Box<[Shard]>,
+    /// The same shards' datagrams in fragments.
+    datagrams: Box<[Datagrams<Waiting<P>>]>,
+    /// Of the packet in hand. Beside it, for nearly all have come in just now.
+    passage: Passage,
+    /// The packet in hand is going to be cut up: the next link need not take it whole.
+    cutting: bool,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
@@ -217,8 +239,14 @@ impl<P: Packet> Engine<P> {
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
         let limits = plan.spec.limits;
+        let secret = Secret::new(plan.spec.secret);
+        let datagrams =
+            (0..SHARDS).map(|id| Datagrams::new(ShardId(u8::try_from(id).unwrap_or(0)), &secret, limits.fragments));
         Engine {
-            secret: Secret::new(plan.spec.secret),
+            secret,
+            datagrams: datagrams.collect(),
+            passage: Passage::FIRST,
+            cutting: false,
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
             neighbours: Neighbours::new(&limits),
@@ -406,7 +434,10 @@ impl<P: Packet> Engine<P> {
             let at = self.expiring;
             self.expiring = (at + 1) % SHARDS;
             let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            let more = u64::from(shard.expire(&mut context));
+            let mut more = u64::from(shard.expire(&mut context));
+            if self.counters.fragments_held.get() > 0 {
+                more |= u64::from(self.expire_fragments(ShardId(u8::try_from(at).unwrap_or(0)), now));
+            }
             self.overdue = self.overdue & !(1 << at) | more << at;
         }
         self.sweep_on(now);
@@ -440,7 +471,7 @@ impl<P: Packet> Engine<P> {
     /// The walk of one packet, from its reading to its disposal. `resumed`: it has waited for a neighbour.
     fn walk<L: PacketPool<Packet = P>>(
         &mut self,
-        mut packet: P,
+        packet: P,
         prepared: &Prepared,
         resumed: bool,
         now: Time,
@@ -448,11 +479,28 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         self.begin_story(prepared);
+        let zone = prepared.interface.map_or(ZoneId(u8::MAX), |id| self.zone(id));
+        let read = prepared.read.as_ref().ok();
+        let disposal = self.pass(packet, prepared, zone, now, pool, out);
+        self.tell(read, disposal, resumed);
+    }
+
+    /// The same without a story. `zone` is where the packet comes from.
+    #[inline(always)]
+    fn pass<L: PacketPool<Packet = P>>(
+        &mut self,
+        mut packet: P,
+        prepared: &Prepared,
+        zone: ZoneId,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) -> Disposal {
         let verdict = match (prepared.interface, &prepared.read) {
             (_, Err(reason)) => (*reason).into(),
             (None, Ok(_)) => Drop::UnknownVlan.into(),
             (Some(ingress), Ok(read)) => {
-                let mut at = Arrival { ingress, packet: &mut packet, now, out: &mut *out };
+                let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
                 match read {
                     Read::Four(view) => self.ipv4(&mut at, view, prepared),
                     Read::Six(view) => self.ipv6(&mut at, view),
@@ -461,9 +509,7 @@ impl<P: Packet> Engine<P> {
             }
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
-        let read = prepared.read.as_ref().ok();
-        let disposal = self.dispose(origin, packet, verdict, read, now, pool, out);
-        self.tell(read, disposal, resumed);
+        self.dispose(origin, packet, verdict, prepared.read.as_ref().ok(), now, pool, out)
     }
 
     /// What is said of a packet from here on is said of this one.
@@ -509,6 +555,14 @@ impl<P: Packet> Engine<P> {
             }
             Verdict::Punt => self.punt(origin, packet, out),
             Verdict::Hold => self.hold(origin, packet, out),
+            Verdict::Fragment | Verdict::Cut | Verdict::Turn => match (origin, read) {
+                (Origin::Wire(ingress), Some(Read::Four(view))) => match verdict {
+                    Verdict::Fragment => self.fragment(ingress, packet, view, now, pool, out),
+                    Verdict::Cut => self.cut(ingress, packet, view, now, pool, out),
+                    _ => self.turn(ingress, packet, view, now, pool, out),
+                },
+                _ => self.drop(packet, Drop::NoRoute, out),
+            },
             Verdict::Drop(reason, error) => {
                 if let (Origin::Wire(interface), Some((error, mtu)), Some(read)) = (origin, error, read) {
                     self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
@@ -543,7 +597,8 @@ impl<P: Packet> Engine<P> {
             Origin::Own => None,
         };
         let (interface, address) = (self.sought.interface(), self.sought.address());
-        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
+        let passage = if ingress.is_some() { self.passage } else { Passage::FIRST };
+        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress, passage });
         if new {
             out.events.push_back(FromWorker::Resolve { interface, address });
         }

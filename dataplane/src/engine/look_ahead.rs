@@ -60,8 +60,14 @@ impl<P: Packet> Engine<P> {
     /// The session look-up of a packet: whose shard, which side, by what (design rule 3).
     #[inline(always)]
     pub(super) fn flow(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
+        if view.fragment == Fragment::Whole { self.flow_of(zone, view, target) } else { None }
+    }
+
+    /// The same of a packet that may be a fragment to which its ports are lent.
+    #[inline(always)]
+    pub(super) fn flow_of(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
         let query = matches!(view.transport, Transport::Tcp(_) | Transport::Udp | Transport::IcmpQuery(_));
-        let proto = Proto::from_ip(view.protocol).filter(|_| query && view.fragment == Fragment::Whole)?;
+        let proto = Proto::from_ip(view.protocol).filter(|_| query)?;
         let packet = tuple_of(view);
         let (shard, direction, tuple) = match target.and_then(|target| target.external_id(view.destination)) {
             Some(id) => (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed()),

@@ -97,7 +97,7 @@ pub struct Lent {
     /// Destination port.
     pub destination_port: u16,
     /// The transport, as the first fragment opens a session with it.
-    transport: Transport,
+    pub transport: Transport,
     /// The identification that the datagram leaves with, if it gets another one.
     pub identification: Option<u16>,
 }

@@ -3,6 +3,9 @@
 //! A flow belongs to the shard of its inside end. From inside that is the source. From outside it follows from the
 //! static entry that the destination falls under, else from the lease of the external port.
 
+pub mod hand_over;
+pub mod passage;
+
 /// Shards that the state is split into, whatever the number of workers.
 pub const SHARDS: usize = 64;
 
