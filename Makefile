@@ -13,6 +13,9 @@ KEEP ?=
 # Seconds for each fuzz target, and which of them.
 TIME ?= 600
 TARGETS ?= parser engine config host capture
+# How much `make bench` measures: neither, or one of them.
+QUICK ?=
+FULL ?=
 # What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
 GATEWAY ?= turnpike
 # Where `make install` puts things, and below what directory for the time being.
@@ -68,9 +71,8 @@ fuzz: deps ## runs each fuzz target for TIME=600 seconds, or those in TARGETS (n
 			-rss_limit_mb=2048 -artifact_prefix=target/fuzz-artifacts/$$target/; \
 	done
 
-bench: deps ## measures the engine (see perf/README.md)
-	@test -x perf/run || { echo "perf/run does not exist yet" >&2; exit 1; }
-	perf/run
+bench: deps ## measures the engine (see perf/README.md; QUICK=1 to see that it works, FULL=1 for everything)
+	perf/run $(if $(QUICK),--quick) $(if $(FULL),--full)
 
 man: ## manual pages of both programs, in target/man
 	cargo build --locked --bin turnpike --bin turnpikectl

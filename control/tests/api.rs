@@ -251,8 +251,8 @@ fn status_says_how_the_gateway_is() {
     assert_eq!((status.uptime_seconds, status.ready, status.generation), (90, true, 7));
     assert_eq!(status.config, ["test.yaml"]);
     assert_eq!((status.workers, status.ports, status.ports_up), (2, 2, 1));
-    assert_eq!((status.sessions, status.session_limit), (7, 2 * 262_144));
-    assert_eq!((status.mappings, status.mapping_limit), (5, 2 * 262_144));
+    assert_eq!((status.sessions, status.session_limit), (7, 262_144));
+    assert_eq!((status.mappings, status.mapping_limit), (5, 262_144));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn gateway() -> (Metrics, Vec<Arc<Counters>>) {
         }],
         ..Spec::default()
     };
-    let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(2))).collect();
+    let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::among(2, 2))).collect();
     let plan = Arc::new(Plan::compile(spec).unwrap());
     let metrics = Metrics::new(Arc::clone(&plan), Arc::new(Leases::new(&plan)), workers.clone());
     let port = PortSample { receive_packets: 7, missed: 3, up: true, ..PortSample::default() };
@@ -118,12 +118,17 @@ fn every_drop_reason_is_there_from_the_start_and_workers_add_up() {
     workers[0].received.add(6);
     workers[1].interfaces[1].transmitted_bytes.add(1514);
     workers[1].busy_nanos.add(1_500_000_000);
+    workers[0].handed_over[1].add(8);
+    workers[1].hand_over_drops[0].add(4);
     let text = metrics.text();
     for line in [
         "turnpike_drops_total{function=\"route\",reason=\"no-route\"} 5",
         "turnpike_packets_imbalance 1",
         "turnpike_worker_packets_total{worker=\"0\"} 6",
         "turnpike_worker_busy_seconds_total{worker=\"1\"} 1.5",
+        "turnpike_worker_hand_over_packets_total{from=\"0\",to=\"1\"} 8",
+        "turnpike_worker_hand_over_packets_total{from=\"1\",to=\"0\"} 0",
+        "turnpike_worker_hand_over_drops_total{from=\"1\",to=\"0\"} 4",
         "turnpike_interface_transmit_bytes_total{interface=\"uplink\"} 1514",
         "turnpike_port_receive_packets_total{port=\"lan\"} 7",
         "turnpike_port_drops_total{port=\"lan\",reason=\"imissed\"} 3",

@@ -2,7 +2,8 @@
 //!
 //! One [`Counters`] per worker. Each counter has one writer, its worker; everyone may read (relaxed). The law that a test
 //! holds after every scenario (design rule 6):
-//! `received + from_host + originated = transmitted + punted + dropped + consumed + held`.
+//! `received + from_host + originated = transmitted + punted + dropped + consumed + held`, summed over all workers; for one of
+//! several, what it has taken over stands on the left and what it has handed over on the right.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -100,6 +101,12 @@ drop_reasons! {
     /// The device did not accept the packet for transmission.
     TransmitFull, "port", "transmit-full",
         "see whether the link is up and how full it is; raise ports.NAME.tx-descriptors if bursts are short";
+    /// The ring to the worker that owns the packet's flow was full.
+    HandOverFull, "worker", "hand-over-full",
+        "see with `turnpikectl worker show` which worker is busy: give it fewer shards, or the gateway more workers";
+    /// Workers handed the packet to and fro without agreeing on its owner.
+    HandOverAstray, "worker", "hand-over-astray",
+        "nothing: it lasts a moment after a reload";
     /// The IP header is shorter than the minimum, longer than the packet, or of the wrong version (RFC 1812 §5.2.2).
     IpHeader, "ip", "ip-header",
         "capture on the interface and look for the sender: no host sends such packets";
@@ -396,6 +403,12 @@ pub struct Counters {
     pub pieces: Counter,
     /// Packets from inside that were turned round to another inside host, by its external address.
     pub hairpins: Counter,
+    /// Packets handed over to each worker, by its number.
+    pub handed_over: Box<[Counter]>,
+    /// Packets not handed over to each worker because the ring to it was full.
+    pub hand_over_drops: Box<[Counter]>,
+    /// Packets that other workers have handed over to this one.
+    pub taken_over: Counter,
     /// Packets dropped, by [`Drop`].
     pub dropped: [Counter; DROPS],
     /// Packets translated by NAT44, from inside and from outside.
@@ -445,10 +458,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// All zero, for this many interfaces.
+    /// All zero, for this many interfaces and a worker that is alone.
     #[must_use]
     pub fn new(interfaces: usize) -> Self {
+        Counters::among(1, interfaces)
+    }
+
+    /// All zero, for one of so many workers, and this many interfaces.
+    #[must_use]
+    pub fn among(workers: usize, interfaces: usize) -> Self {
+        let by_worker = || (0..workers).map(|_| Counter::default()).collect();
         Counters {
+            handed_over: by_worker(),
+            hand_over_drops: by_worker(),
+            taken_over: Counter::default(),
             received: Counter::default(),
             from_host: Counter::default(),
             originated: Counter::default(),
@@ -493,13 +516,16 @@ impl Counters {
         self.dropped[reason as usize].get()
     }
 
-    /// What is missing from the law of conservation: zero, always, between polls.
+    /// What is missing from the law of conservation, as it holds for one worker: zero, always, between polls. What it has
+    /// taken over came in, and what it has handed over went out; summed over all workers the two differ by what is in the
+    /// rings.
     #[must_use]
     pub fn imbalance(&self) -> i128 {
         let sum = |counters: &[&Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
-        let dropped: i128 = self.dropped.iter().map(|c| i128::from(c.get())).sum();
-        sum(&[&self.received, &self.from_host, &self.originated])
+        let all = |counters: &[Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
+        sum(&[&self.received, &self.from_host, &self.originated, &self.taken_over])
             - sum(&[&self.transmitted, &self.punted, &self.consumed, &self.held])
-            - dropped
+            - all(&self.dropped)
+            - all(&self.handed_over)
     }
 }

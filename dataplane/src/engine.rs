@@ -8,6 +8,9 @@
 //! fragments the ports of their datagrams and cuts up what is too large, `hairpin` turns packets round that inside hosts send
 //! to each other's external addresses.
 //!
+//! A packet whose flow belongs to another worker goes there as it came ([`Engine::process_handed`] takes it there), before
+//! anything is decided.
+//!
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
@@ -40,8 +43,9 @@ use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
 use crate::session::recheck::{SEGMENTS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
+use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Turn};
 use crate::steer::passage::Passage;
-use crate::steer::{SHARDS, ShardId};
+use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
@@ -61,6 +65,8 @@ pub type Received<P> = ArrayVec<(PortId, P), BURST>;
 pub struct Output<P> {
     /// Frames to transmit, complete.
     pub transmit: Vec<(InterfaceId, P)>,
+    /// Packets for the workers that own their flows.
+    pub hand_over: Vec<Handed<P>>,
     /// What the control thread is to hear.
     pub events: VecDeque<FromWorker<P>>,
     /// Packets to free: already counted.
@@ -74,6 +80,7 @@ impl<P> Output<P> {
         let room = (4 + PIECES_MAX) * BURST + 2 * (limits.held + limits.fragments) as usize;
         Output {
             transmit: Vec::with_capacity(room),
+            hand_over: Vec::with_capacity(room),
             events: VecDeque::with_capacity(room),
             dropped: Vec::with_capacity(room),
         }
@@ -145,10 +152,32 @@ struct Prepared {
     /// What the IPv4 destination means.
     target: Option<Target>,
     flow: Option<Flow>,
+    /// Of an ICMP error: the shard of the flow that it quotes. Only looked for where it may be another worker's.
+    quoted: Option<ShardId>,
 }
 
 impl Prepared {
-    const UNREAD: Prepared = Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None };
+    const UNREAD: Prepared =
+        Prepared { interface: None, read: Err(Drop::MultiSegment), target: None, flow: None, quoted: None };
+
+    /// The shard that the packet belongs to.
+    fn owner(&self) -> Option<ShardId> {
+        self.flow.as_ref().map(|flow| flow.shard).or(self.quoted)
+    }
+}
+
+/// A worker's part in a gateway of several.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The shards that it owns.
+    pub shards: ShardSet,
+    /// The workers in all, which share memory and rates evenly.
+    pub workers: u8,
+}
+
+impl Part {
+    /// Of the only worker.
+    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1 };
 }
 
 /// A flow to look up: where, and by what.
@@ -171,7 +200,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn take(&mut self, rate: u32, burst: u32, now: Time) -> bool {
+    /// Takes one out of the share that one of so many workers has of this rate and burst.
+    fn take(&mut self, rate: u32, burst: u32, workers: u8, now: Time) -> bool {
+        let [rate, burst] = [rate, burst].map(|all| all.div_ceil(u32::from(workers)));
         if rate == 0 || burst == 0 {
             return false;
         }
@@ -194,13 +225,20 @@ pub struct Engine<P> {
     counters: Arc<Counters>,
     secret: Secret,
     arenas: Arenas,
+    /// All 64; those of other workers are empty.
     shards: Box<[Shard]>,
-    /// The same shards' datagrams in fragments.
+    /// The same 64 shards' datagrams in fragments.
     datagrams: Box<[Datagrams<Waiting<P>>]>,
     /// Of the packet in hand. Beside it, for nearly all have come in just now.
     passage: Passage,
     /// The packet in hand is going to be cut up: the next link need not take it whole.
     cutting: bool,
+    /// How often the packet in hand has been handed over.
+    hops: u8,
+    /// Its own.
+    owned: ShardSet,
+    /// Workers in all.
+    workers: u8,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
@@ -234,11 +272,17 @@ struct Story {
 }
 
 impl<P: Packet> Engine<P> {
-    /// An engine with all 64 shards. Takes all memory that it will ever use.
+    /// The engine of the only worker, with all 64 shards. Takes all memory that it will ever use.
     #[must_use]
     pub fn new(plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
+        Engine::among(Part::WHOLE, plan, leases, counters, now)
+    }
+
+    /// The engine of one of several workers. Takes all memory that it will ever use.
+    #[must_use]
+    pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
-        let limits = plan.spec.limits;
+        let limits = plan.spec.limits.share(part.workers);
         let secret = Secret::new(plan.spec.secret);
         let datagrams =
             (0..SHARDS).map(|id| Datagrams::new(ShardId(u8::try_from(id).unwrap_or(0)), &secret, limits.fragments));
@@ -247,8 +291,11 @@ impl<P: Packet> Engine<P> {
             datagrams: datagrams.collect(),
             passage: Passage::FIRST,
             cutting: false,
+            hops: 0,
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
+            owned: part.shards,
+            workers: part.workers.max(1),
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
             prepared: vec![Prepared::UNREAD; BURST],
@@ -285,6 +332,13 @@ impl<P: Packet> Engine<P> {
         &self.shards
     }
 
+    /// Whether a shard is its own.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, shard: ShardId) -> bool {
+        self.owned.contains(shard)
+    }
+
     /// The memory of its shards, for listings and tests.
     #[must_use]
     pub fn arenas(&self) -> &Arenas {
@@ -317,27 +371,78 @@ impl<P: Packet> Engine<P> {
             }
         }
         let mut prepared = std::mem::take(&mut self.prepared);
-        for ((port, packet), prepared) in burst.iter().zip(&mut prepared) {
-            self.prepare(*port, packet, prepared);
-        }
+        self.look_ahead(burst.iter().map(|(port, packet)| (*port, packet)), &mut prepared);
         let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
         if let (Some((_, packet)), Some(prepared)) = (burst.get(sampled), prepared.get(sampled)) {
             self.sample(packet, prepared);
         }
-        for flow in prepared.iter_mut().take(burst.len()).filter_map(|it| it.flow.as_mut()) {
-            if let Some(shard) = self.shards.get(flow.shard.index()) {
-                flow.guess = shard.guess_session(flow.hash);
-            }
-        }
-        for ((_, packet), prepared) in burst.drain(..).zip(&mut prepared) {
+        for ((port, packet), prepared) in burst.drain(..).zip(&mut prepared) {
             if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
                 counters.received_packets.add(1);
                 counters.received_bytes.add(packet.data().len() as u64);
             }
-            self.settle_owner(prepared);
-            self.walk(packet, prepared, false, now, pool, out);
+            self.settle_owner(packet.data(), prepared);
+            match self.elsewhere(prepared) {
+                None => self.walk(packet, prepared, false, now, pool, out),
+                Some(shard) => self.hand_over(packet, port, shard, Passage::FIRST, out),
+            }
         }
         self.prepared = prepared;
+    }
+
+    /// Takes a burst that other workers have handed over, and leaves it empty. Its packets have been received already, and
+    /// counted as such.
+    pub fn process_handed<L: PacketPool<Packet = P>>(
+        &mut self,
+        burst: &mut HandedBurst<P>,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        self.counters.taken_over.add(burst.len() as u64);
+        let mut prepared = std::mem::take(&mut self.prepared);
+        self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut prepared);
+        for (handed, prepared) in burst.drain(..).zip(&mut prepared) {
+            let Handed { packet, ingress, turn, lent, hops, .. } = handed;
+            self.hops = hops;
+            match (turn, lent) {
+                (Turn::First, None) => {
+                    self.settle_owner(packet.data(), prepared);
+                    match self.elsewhere(prepared) {
+                        None => self.walk(packet, prepared, false, now, pool, out),
+                        Some(shard) => self.hand_over(packet, ingress, shard, Passage::FIRST, out),
+                    }
+                }
+                (Turn::First | Turn::Hairpin, lent) => {
+                    let passage = Passage { turn, lent };
+                    self.resume(packet, ingress, *prepared, passage, false, now, pool, out);
+                }
+                (Turn::Own, _) => self.send_own(packet, now, pool, out),
+            }
+        }
+        self.hops = 0;
+        self.prepared = prepared;
+    }
+
+    /// The shard of a packet as it came in that is another worker's.
+    #[inline(always)]
+    fn elsewhere(&self, prepared: &Prepared) -> Option<ShardId> {
+        if self.owned == ShardSet::ALL {
+            return None;
+        }
+        let own = matches!(prepared.target, Some(Target::Local(_) | Target::Broadcast));
+        prepared.owner().filter(|&shard| !own && !self.owns(shard)).and_then(|shard| self.first_owner(prepared, shard))
+    }
+
+    /// To the owner of its flow, unchanged.
+    #[inline(never)]
+    fn hand_over(&self, packet: P, ingress: PortId, shard: ShardId, passage: Passage, out: &mut Output<P>) {
+        let Passage { turn, lent } = passage;
+        if self.hops < HOPS_MAX {
+            out.hand_over.push(Handed { packet, ingress, shard, turn, lent, hops: self.hops + 1 });
+        } else {
+            self.drop(packet, Drop::HandOverAstray, out);
+        }
     }
 
     /// Looks at the transport checksum of a received packet, for statistics.
@@ -520,7 +625,10 @@ impl<P: Packet> Engine<P> {
     }
 
     fn tell(&mut self, read: Option<&Read>, disposal: Disposal, resumed: bool) {
-        if let Some(traces) = &mut self.traces {
+        // What is handed over is told of where it goes on.
+        if let Some(traces) = &mut self.traces
+            && disposal != Disposal::HandOver
+        {
             let Story { shard, rule, session, after, error, reset } = self.story;
             let before = read.and_then(endpoints);
             traces.push(Trace { disposal, shard, rule, session, before, after, error, reset, resumed });

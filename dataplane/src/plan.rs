@@ -425,7 +425,7 @@ impl Default for IcmpPolicy {
     }
 }
 
-/// Sizes of a worker's tables. Memory for them is taken at start.
+/// Sizes of the gateway's tables, over all workers. Memory for them is taken at start.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Sessions.
@@ -453,6 +453,15 @@ impl Default for Limits {
             held: 1024,
             fragments: 2048,
         }
+    }
+}
+
+impl Limits {
+    /// What one of so many workers has of it. All of them know every neighbour.
+    #[must_use]
+    pub fn share(&self, workers: u8) -> Limits {
+        let part = |limit: u32| limit.div_ceil(u32::from(workers.max(1)));
+        Limits { sessions: part(self.sessions), mappings: part(self.mappings), held: part(self.held), ..*self }
     }
 }
 

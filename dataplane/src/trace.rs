@@ -16,6 +16,8 @@ pub enum Disposal {
     Hold(InterfaceId, IpAddr),
     /// Waits for the first fragment of its datagram.
     HoldFragment,
+    /// To the worker that owns its flow, which has its story.
+    HandOver,
     /// Dropped.
     Drop(Drop),
 }

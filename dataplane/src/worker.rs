@@ -1,6 +1,7 @@
 //! The poll loop: receive, engine, transmit.
 //!
-//! A worker has everything of its own: a device (queue pair) of every port, an engine with its shards, a packet pool.
+//! A worker has everything of its own: a device (queue pair) of every port, an engine with its shards, a packet pool, and a
+//! ring to and from every other worker, for packets whose flows another one owns.
 //! [`Worker::poll_once`] is one turn of the loop and can be called from a test; the loop itself, with its thread, its
 //! core and its backing off, is the control crate's.
 
@@ -13,6 +14,8 @@ use crate::engine::{Engine, Output, Received};
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId};
+use crate::steer::WorkerId;
+use crate::steer::hand_over::{self, Handed, HandedBurst, Links};
 use crate::time::Time;
 use crate::trace::Trace;
 
@@ -42,6 +45,8 @@ pub trait Device: Send {
 pub struct Poll {
     /// Packets received.
     pub received: usize,
+    /// Packets taken over from other workers.
+    pub taken_over: usize,
     /// Messages of the control thread applied.
     pub messages: usize,
     /// Time has brought more about than one turn takes care of.
@@ -60,6 +65,8 @@ pub struct Worker<D: Device, L> {
     outbox: Sender<FromWorker<D::Packet>>,
     received: Burst<D::Packet>,
     burst: Received<D::Packet>,
+    links: Links<D::Packet>,
+    handed: HandedBurst<D::Packet>,
     out: Output<D::Packet>,
     /// What waits for its device, with the interface it leaves by, per port.
     pending: Vec<Pending<D::Packet>>,
@@ -72,9 +79,22 @@ struct Pending<P> {
 }
 
 impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
-    /// A worker with one device per port, in the order of the plan's ports.
+    /// The only worker, with one device per port, in the order of the plan's ports.
     #[must_use]
     pub fn new(
+        engine: Engine<D::Packet>,
+        devices: Vec<D>,
+        pool: L,
+        inbox: Receiver<ToWorker>,
+        outbox: Sender<FromWorker<D::Packet>>,
+    ) -> Self {
+        Worker::among(Links::alone(), engine, devices, pool, inbox, outbox)
+    }
+
+    /// One of several workers: the one whose ends of the rings these are.
+    #[must_use]
+    pub fn among(
+        links: Links<D::Packet>,
         engine: Engine<D::Packet>,
         devices: Vec<D>,
         pool: L,
@@ -92,6 +112,8 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             out,
             received: Burst::new(),
             burst: Received::new(),
+            handed: HandedBurst::new(),
+            links,
             engine,
             devices,
             pool,
@@ -133,7 +155,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         self.engine.take_traces()
     }
 
-    /// One turn: applies messages, takes a burst from every port through the engine, lets time pass, transmits.
+    /// One turn: applies messages, takes a burst from every ring and every port through the engine, lets time pass, transmits.
     pub fn poll_once(&mut self, now: Time) -> Poll {
         let mut poll = Poll::default();
         // While the control thread does not listen, it is not listened to either: so what waits for it stays bounded.
@@ -152,6 +174,14 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             }
         }
         self.flush();
+        for ring in 0..self.links.from.len() {
+            hand_over::receive(&mut self.links.from[ring], &mut self.handed);
+            poll.taken_over += self.handed.len();
+            if !self.handed.is_empty() {
+                self.engine.process_handed(&mut self.handed, now, &mut self.pool, &mut self.out);
+                self.flush();
+            }
+        }
         for (device, port) in (0..self.devices.len()).zip(0..) {
             self.devices[device].receive(&mut self.received);
             poll.received += self.received.len();
@@ -167,16 +197,19 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         }
         let counters = self.engine.counters();
         counters.polls.add(1);
-        if poll.received == 0 {
+        if poll.received + poll.taken_over == 0 {
             counters.empty_polls.add(1);
         }
         poll
     }
 
-    /// Empties the output: transmits, tells the control thread, frees.
+    /// Empties the output: transmits, hands over, tells the control thread, frees.
     fn flush(&mut self) {
-        let Worker { out, pending, devices, engine, outbox, received, .. } = self;
+        let Worker { out, pending, devices, engine, outbox, received, links, .. } = self;
         let (plan, counters) = (engine.plan(), engine.counters());
+        if !out.hand_over.is_empty() {
+            send_handed(&mut out.hand_over, links, counters);
+        }
         for (interface, packet) in out.transmit.drain(..) {
             let port = plan.interface(interface).map_or(usize::MAX, |it| usize::from(it.port.0));
             let (Some(pending), Some(device)) = (pending.get_mut(port), devices.get_mut(port)) else {
@@ -212,6 +245,27 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 Err(TrySendError::Full(event)) => out.events.push_back(event),
                 Err(TrySendError::Disconnected(_)) => {}
             }
+        }
+    }
+}
+
+/// Gives each packet to the ring of the worker that owns its shard.
+#[inline(never)]
+fn send_handed<P: Packet>(out: &mut Vec<Handed<P>>, links: &mut Links<P>, counters: &Counters) {
+    for handed in out.drain(..) {
+        let worker = links.map.owner(handed.shard);
+        let Some(outgoing) = links.to.get_mut(worker.index()) else {
+            counters.dropped[Drop::HandOverFull as usize].add(1);
+            continue;
+        };
+        outgoing.pending.push(handed);
+        if outgoing.pending.is_full() {
+            outgoing.flush(worker, counters);
+        }
+    }
+    for (outgoing, worker) in links.to.iter_mut().zip((0..).map(WorkerId)) {
+        if !outgoing.pending.is_empty() {
+            outgoing.flush(worker, counters);
         }
     }
 }

@@ -21,7 +21,6 @@ use dataplane::steer::shard_of4;
 
 /// The inside host, and another.
 const H: &str = "192.168.1.10:4000";
-const H2: &str = "192.168.1.11:4000";
 /// Outside servers.
 const S: &str = "198.18.0.1:1000";
 const S2: &str = "198.18.0.2:1000";

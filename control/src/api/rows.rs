@@ -36,7 +36,6 @@ fn total(counters: &[Counter]) -> u64 {
 pub(super) fn status(view: &View) -> Status {
     let spec = &view.plan.spec;
     let workers = view.workers.len();
-    let tables = |limit: u32| u64::from(limit) * workers as u64;
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -48,9 +47,9 @@ pub(super) fn status(view: &View) -> Status {
         ports: spec.ports.len(),
         ports_up: (0..spec.ports.len()).filter(|&port| view.is_up(port)).count(),
         sessions: view.workers.iter().map(|(_, counters)| total(&counters.sessions)).sum(),
-        session_limit: tables(spec.limits.sessions),
+        session_limit: spec.limits.sessions.into(),
         mappings: view.workers.iter().map(|(_, counters)| total(&counters.mappings)).sum(),
-        mapping_limit: tables(spec.limits.mappings),
+        mapping_limit: spec.limits.mappings.into(),
     }
 }
 

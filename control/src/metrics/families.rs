@@ -269,17 +269,28 @@ fn workers(page: &mut Page, state: &State) {
     let series = state.by_worker(|c| number(c.busy_nanos.get()) / NANOS_PER_SECOND);
     let help = "Time that a worker spent on rounds with packets; its rate is the worker's load.";
     page.counter("worker_busy_seconds_total", help, labels, series);
+    let pairs = |counters: fn(&Counters) -> &[Counter]| {
+        let mut series = Vec::new();
+        for (from, worker) in state.workers.iter().enumerate() {
+            let to_others = counters(worker).iter().enumerate().filter(|&(to, _)| to != from);
+            series.extend(to_others.map(|(to, counter)| ([from.to_string(), to.to_string()], number(counter.get()))));
+        }
+        series
+    };
+    let help = "Packets that a worker handed over to the worker that owns their flows.";
+    page.counter("worker_hand_over_packets_total", help, ["from", "to"], pairs(|c| &c.handed_over));
+    let help = "Packets lost because the ring from a worker to another was full; also in drops_total.";
+    page.counter("worker_hand_over_drops_total", help, ["from", "to"], pairs(|c| &c.hand_over_drops));
 }
 
 fn sessions(page: &mut Page, state: &State) {
     let limits = state.plan.spec.limits;
-    let all_workers = |limit: u32| number(u64::from(limit) * state.workers.len() as u64);
     let now = SessionClass::ALL.iter().map(|&class| {
         let (proto, phase) = class.labels();
         (["nat44", proto, phase].map(str::to_owned), state.sum(|c| &c.sessions[class as usize]))
     });
     page.gauge("sessions", "Sessions now.", ["function", "proto", "state"], now);
-    page.gauge("session_limit", "Sessions that the tables hold.", [], [([], all_workers(limits.sessions))]);
+    page.gauge("session_limit", "Sessions that the tables hold.", [], [([], number(limits.sessions.into()))]);
     let created = state.sum(|c| &c.session_creations);
     page.counter("session_creations_total", "Sessions made.", [], [([], created)]);
     let adopted = state.sum(|c| &c.session_adoptions);
@@ -297,7 +308,7 @@ fn sessions(page: &mut Page, state: &State) {
     page.gauge("mappings", "Mappings now.", ["proto"], mappings);
     let held = state.sum(|c| &c.mappings_held);
     page.gauge("mappings_held", "Mappings whose port is held down, not to be reused yet.", [], [([], held)]);
-    page.gauge("mapping_limit", "Mappings that the tables hold.", [], [([], all_workers(limits.mappings))]);
+    page.gauge("mapping_limit", "Mappings that the tables hold.", [], [([], number(limits.mappings.into()))]);
     let created = state.sum(|c| &c.mapping_creations);
     page.counter("mapping_creations_total", "Mappings made.", [], [([], created)]);
     let failures = MappingFailure::ALL

@@ -10,7 +10,7 @@ use super::{Arrival, Engine, Flow, Origin, Output, Prepared, Read, Story, Verdic
 use crate::counters::{Drop, IcmpError};
 use crate::fragment::reassembly::Offer;
 use crate::fragment::{self, Datagram, Lent, Piece, cut};
-use crate::packet::parse::{self, Fragment, View4, ethertype};
+use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, Target, ZoneId};
 use crate::pool::Proto;
@@ -59,6 +59,9 @@ impl<P: Packet> Engine<P> {
             Ok(place) => place,
             Err(reason) => return self.drop(packet, reason, out),
         };
+        if !self.owns(shard) {
+            return self.hand_on(ingress, packet, shard, Passage::FIRST, out);
+        }
         let Some(datagrams) = self.datagrams.get_mut(shard.index()) else {
             return self.drop(packet, Drop::FragmentQueueFull, out);
         };
@@ -77,16 +80,12 @@ impl<P: Packet> Engine<P> {
                     self.counters.held.sub(1);
                     self.counters.fragments_held.sub(1);
                     self.counters.fragments.add(1);
-                    let prepared = self.prepared_anew(ingress, &packet);
-                    let passage = Passage { lent: Some(lent), ..Passage::FIRST };
-                    self.resume(packet, prepared, passage, true, now, pool, out);
+                    self.again(ingress, packet, Passage { lent: Some(lent), ..Passage::FIRST }, now, pool, out);
                 }
                 self.counters.fragments.add(1);
                 self.story = Story::default();
-                let mut prepared = self.prepared_anew(ingress, &packet);
                 let passage = Passage { lent: Some(lent), ..Passage::FIRST };
-                let zone = self.lend(&mut prepared, &passage);
-                self.pass_on(packet, &prepared, zone, passage, now, pool, out)
+                self.go_on(ingress, packet, passage, now, pool, out)
             }
             Offer::Wait(place) => {
                 if let Some(datagrams) = self.datagrams.get_mut(shard.index()) {
@@ -153,31 +152,32 @@ impl<P: Packet> Engine<P> {
         more
     }
 
-    /// A packet that came in by this interface, read again.
-    pub(super) fn prepared_anew(&self, ingress: InterfaceId, packet: &P) -> Prepared {
-        let mut prepared = Prepared::UNREAD;
-        let port = self.plan.interface(ingress).map_or(PortId(u16::MAX), |interface| interface.port);
-        self.prepare(port, packet, &mut prepared);
-        prepared
-    }
-
-    /// Gives a packet what its passage says beside what is in it. Returns the zone that it comes from.
-    pub(super) fn lend(&self, prepared: &mut Prepared, passage: &Passage) -> ZoneId {
+    /// Gives a packet that has been read what its passage says of it. Returns the zone that it comes from, and its owner if that
+    /// is another worker.
+    fn prepare_passage(&self, packet: &P, prepared: &mut Prepared, passage: &Passage) -> (ZoneId, Option<ShardId>) {
         let from = prepared.interface.map_or(ZoneId(u8::MAX), |id| self.zone(id));
-        let Ok(Read::Four(view)) = &mut prepared.read else { return from };
-        let zone = if passage.turn == Turn::Hairpin { self.turned_from(view) } else { from };
+        let Ok(Read::Four(view)) = &mut prepared.read else { return (from, None) };
         if let Some(lent) = passage.lent {
             *view = lent.to(view);
-            prepared.flow = self.flow_of(zone, view, prepared.target);
+            prepared.flow = self.flow_of(from, view, prepared.target);
         }
-        zone
+        if passage.turn != Turn::Hairpin {
+            return (from, self.elsewhere(prepared));
+        }
+        let zone = self.turned_from(view);
+        if view.transport == Transport::IcmpError {
+            prepared.quoted = self.quoted_owner(zone, packet.data(), view, prepared.target);
+        }
+        (zone, prepared.owner().filter(|&shard| !self.owns(shard)))
     }
 
-    /// Processes a packet that has come so far. `again`: its story is a second one.
+    /// Processes a packet that has come so far, and was read. `again`: its story is a second one.
     #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
     pub(super) fn resume<L: PacketPool<Packet = P>>(
         &mut self,
         packet: P,
+        port: PortId,
         mut prepared: Prepared,
         passage: Passage,
         again: bool,
@@ -185,15 +185,58 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
-        let zone = self.lend(&mut prepared, &passage);
+        self.settle_owner(packet.data(), &mut prepared);
+        let (zone, elsewhere) = self.prepare_passage(&packet, &mut prepared, &passage);
+        if let Some(shard) = elsewhere {
+            return self.hand_over(packet, port, shard, passage, out);
+        }
+        if passage == Passage::FIRST {
+            return self.walk(packet, &prepared, again, now, pool, out);
+        }
         self.begin_story(&prepared);
         let disposal = self.pass_on(packet, &prepared, zone, passage, now, pool, out);
         self.tell(prepared.read.as_ref().ok(), disposal, again);
     }
 
-    /// The same without a story, for what [`Engine::lend`] has prepared.
+    /// The packet in hand has come so far, and goes on in the same story.
+    pub(super) fn go_on<L: PacketPool<Packet = P>>(
+        &mut self,
+        ingress: InterfaceId,
+        packet: P,
+        passage: Passage,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) -> Disposal {
+        let Some(port) = self.plan.interface(ingress).map(|interface| interface.port) else {
+            return self.drop(packet, Drop::UnknownVlan, out);
+        };
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, &packet, &mut prepared);
+        let (zone, elsewhere) = self.prepare_passage(&packet, &mut prepared, &passage);
+        match elsewhere {
+            None => self.pass_on(packet, &prepared, zone, passage, now, pool, out),
+            Some(shard) => self.hand_on(ingress, packet, shard, passage, out),
+        }
+    }
+
+    /// The packet in hand belongs to another worker.
+    pub(super) fn hand_on(
+        &self,
+        ingress: InterfaceId,
+        packet: P,
+        shard: ShardId,
+        passage: Passage,
+        out: &mut Output<P>,
+    ) -> Disposal {
+        let port = self.plan.interface(ingress).map_or(PortId(0), |interface| interface.port);
+        self.hand_over(packet, port, shard, passage, out);
+        Disposal::HandOver
+    }
+
+    /// Takes a packet further that belongs here.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn pass_on<L: PacketPool<Packet = P>>(
+    fn pass_on<L: PacketPool<Packet = P>>(
         &mut self,
         mut packet: P,
         prepared: &Prepared,
@@ -282,7 +325,7 @@ impl<P: Packet> Engine<P> {
         let zone = if self.passage.turn == Turn::Hairpin { self.turned_from(view) } else { self.zone(ingress) };
         let lent = view.fragment == Fragment::Whole || self.passage.lent.is_some();
         let flow = if lent { self.flow_of(zone, view, target) } else { None };
-        let prepared = Prepared { interface: Some(ingress), read: Ok(Read::Four(*view)), target, flow };
+        let prepared = Prepared { interface: Some(ingress), read: Ok(Read::Four(*view)), target, flow, quoted: None };
         let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
         self.cutting = true;
         let verdict = self.decide(&mut at, view, &prepared);

@@ -5,17 +5,17 @@
 //! outside, with the filtering that applies there. At most one turn, and one hop: the second pass takes it. So an ICMP error
 //! about it that arises there goes to the sender's external address, and is itself turned round.
 
-use super::{Arrival, Engine, Flow, Origin, Output, Read, Verdict, tuple_of};
+use super::{Arrival, Engine, Flow, Origin, Output, Prepared, Read, Verdict, tuple_of};
 use crate::counters::{Drop, IcmpError};
 use crate::fragment::Lent;
 use crate::packet::parse::{Fragment, Transport, View4};
 use crate::packet::{Packet, PacketPool};
-use crate::plan::{InterfaceId, ZoneId};
+use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
 use crate::session::Direction;
 use crate::steer::hand_over::Turn;
 use crate::steer::passage::Passage;
-use crate::steer::shard_of4;
+use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
 use crate::trace::{Disposal, SessionStep};
 use crate::translate::napt;
@@ -64,6 +64,14 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) -> Disposal {
+        // An error is of the flow that it quotes, any other packet of its sender's.
+        let sender = match view.transport {
+            Transport::IcmpError => self.quoted_owner(self.zone(ingress), packet.data(), view, None),
+            _ => Some(shard_of4(view.source)),
+        };
+        if let Some(shard) = sender.filter(|&shard| !self.owns(shard)) {
+            return self.hand_on(ingress, packet, shard, self.passage, out);
+        }
         let zone = self.zone(ingress);
         let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
         let outbound = if view.ttl <= 1 {
@@ -82,10 +90,21 @@ impl<P: Packet> Engine<P> {
         };
         napt::give_hop_back(packet.data_mut(), view);
         self.counters.hairpins.add(1);
-        let passage = Passage { turn: Turn::Hairpin, lent };
-        let mut prepared = self.prepared_anew(ingress, &packet);
-        let zone = self.lend(&mut prepared, &passage);
-        self.pass_on(packet, &prepared, zone, passage, now, pool, out)
+        self.go_on(ingress, packet, Passage { turn: Turn::Hairpin, lent }, now, pool, out)
+    }
+
+    /// The shard that a packet is to go to first, which its prepared owner `shard` is not this worker's: if it is going to be
+    /// turned round, to its sender's, which may be.
+    #[inline(never)]
+    pub(super) fn first_owner(&self, prepared: &Prepared, shard: ShardId) -> Option<ShardId> {
+        let Ok(Read::Four(view)) = &prepared.read else { return Some(shard) };
+        let zone = prepared.interface.map_or(ZoneId(u8::MAX), |id| self.zone(id));
+        let external = prepared.target.and_then(|target| target.external_id(view.destination));
+        // An error's owner is its sender's already.
+        let turned =
+            view.transport != Transport::IcmpError && external.is_some_and(|id| self.is_turned(zone, view, id));
+        let first = if turned { shard_of4(view.source) } else { shard };
+        (!self.owns(first)).then_some(first)
     }
 
     /// The outbound pass. Returns what the packet, if it is a fragment, is lent on its inbound pass.
@@ -147,7 +166,15 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         let Read::Four(view) = read else { return self.drop_own(packet, out) };
-        let Some((external, _)) = self.plan.external(view.destination) else { return self.drop_own(packet, out) };
+        let target = self.plan.target4(view.destination);
+        let external = target.and_then(|target| target.external_id(view.destination));
+        let (Some(target), Some(external)) = (target, external) else { return self.drop_own(packet, out) };
+        if let Some(shard) = self
+            .quoted_owner(self.turned_from(view), packet.data(), view, Some(target))
+            .filter(|&shard| !self.owns(shard))
+        {
+            return self.hand_over(packet, PortId(0), shard, Passage { turn: Turn::Own, lent: None }, out);
+        }
         let (story, passage) = (self.story, std::mem::replace(&mut self.passage, Passage::FIRST));
         let zone = self.turned_from(view);
         let mut at = Arrival { ingress: InterfaceId(u16::MAX), zone, packet: &mut packet, now, out: &mut *out };

@@ -7,12 +7,34 @@ use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::plan::{PortId, Target, ZoneId};
 use crate::pool::{Owner, Proto};
 use crate::session::{Direction, Tuple4};
-use crate::steer::{ShardId, shard_of4};
+use crate::steer::{ShardId, ShardSet, shard_of4};
+use crate::translate::icmp;
 
 impl<P: Packet> Engine<P> {
+    /// Reads the packets of a burst into `prepared`, each with the port that it came in by, and fetches what their look-ups
+    /// will touch.
+    #[inline(always)]
+    pub(super) fn look_ahead<'a>(
+        &self,
+        burst: impl ExactSizeIterator<Item = (PortId, &'a P)>,
+        prepared: &mut [Prepared],
+    ) where
+        P: 'a,
+    {
+        let count = burst.len();
+        for ((port, packet), prepared) in burst.zip(&mut *prepared) {
+            self.prepare(port, packet, prepared);
+        }
+        for flow in prepared.iter_mut().take(count).filter_map(|it| it.flow.as_mut()) {
+            if let Some(shard) = self.shards.get(flow.shard.index()) {
+                flow.guess = shard.guess_session(flow.hash);
+            }
+        }
+    }
+
     /// Reads a packet into `prepared`, whatever is in it.
     pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
-        (prepared.interface, prepared.target, prepared.flow) = (None, None, None);
+        (prepared.interface, prepared.target, prepared.flow, prepared.quoted) = (None, None, None, None);
         if !packet.is_contiguous() {
             prepared.read = Err(Drop::MultiSegment);
             return;
@@ -44,6 +66,11 @@ impl<P: Packet> Engine<P> {
                         && let Some(shard) = self.shards.get(flow.shard.index())
                     {
                         shard.prefetch_bucket(flow.hash);
+                    } else if view.transport == Transport::IcmpError
+                        && view.fragment == Fragment::Whole
+                        && self.owned != ShardSet::ALL
+                    {
+                        prepared.quoted = self.quoted_owner(interface.zone, frame, &view, prepared.target);
                     }
                 }
                 Err(reason) => prepared.read = Err(reason),
@@ -90,9 +117,27 @@ impl<P: Packet> Engine<P> {
         }
     }
 
+    /// The shard of the flow that an ICMP error quotes: where `errors` will look for its session. Checksums are left to that.
+    pub(super) fn quoted_owner(
+        &self,
+        zone: ZoneId,
+        frame: &[u8],
+        view: &View4,
+        target: Option<Target>,
+    ) -> Option<ShardId> {
+        let quote = icmp::read_quote(frame, view).ok()?;
+        match target.and_then(|target| target.external_id(view.destination)) {
+            Some(id) if !self.is_from_inside(zone, view.destination) => {
+                self.owner(id, quote.proto, quote.tuple.source_port)
+            }
+            // The quoted packet is one that was delivered to the inside host.
+            _ => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
+        }
+    }
+
     /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
     /// block that it is sent to, or given it back, and so changed its owner.
-    pub(super) fn settle_owner(&self, prepared: &mut Prepared) {
+    pub(super) fn settle_owner(&self, frame: &[u8], prepared: &mut Prepared) {
         if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
             (prepared.interface, &prepared.read, prepared.target)
             && let Some(id) = target.external_id(view.destination)
@@ -100,6 +145,9 @@ impl<P: Packet> Engine<P> {
             let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
             if !prepared.flow.as_ref().is_some_and(owned) {
                 prepared.flow = self.flow(self.zone(interface), view, prepared.target);
+            }
+            if prepared.quoted.is_some() {
+                prepared.quoted = self.quoted_owner(self.zone(interface), frame, view, prepared.target);
             }
         }
     }

@@ -43,7 +43,7 @@ impl<P: Packet> Engine<P> {
         if !allowed || policy.silent.contains(&ingress) {
             return;
         }
-        if !self.errors.take(policy.rate, policy.burst, now) {
+        if !self.errors.take(policy.rate, policy.burst, self.workers, now) {
             self.counters.icmp_rate_limited.add(1);
             return;
         }
@@ -88,7 +88,7 @@ impl<P: Packet> Engine<P> {
             return;
         }
         let policy = &self.plan.spec.icmp;
-        if !self.resets.take(policy.rate, policy.burst, now) {
+        if !self.resets.take(policy.rate, policy.burst, self.workers, now) {
             self.counters.tcp_resets_rate_limited.add(1);
             return;
         }
@@ -192,11 +192,7 @@ impl<P: Packet> Engine<P> {
         };
         let mut prepared = Prepared::UNREAD;
         self.prepare(port, &packet, &mut prepared);
-        if passage == Passage::FIRST {
-            self.walk(packet, &prepared, true, now, pool, out);
-        } else {
-            self.resume(packet, prepared, passage, true, now, pool, out);
-        }
+        self.resume(packet, port, prepared, passage, true, now, pool, out);
     }
 
     /// The neighbour that a packet waited for does not answer.

@@ -136,7 +136,7 @@ mod tests {
         ip.more_fragments = field & 0x2000 != 0;
         ip.fragment_offset = (field & 0x1fff).try_into().unwrap();
         ip.header_checksum = ip.calc_header_checksum();
-        let payload = (0..len).map(|byte| if byte < 8 { [0, 1, 0, 2, 4, 0, 0, 0][byte] } else { byte as u8 });
+        let payload = (0..len).map(|byte| if byte < 8 { [0, 1, 0, 2, 0, 8, 0, 0][byte] } else { byte as u8 });
         [&[1; 12][..], &[8, 0], &ip.to_bytes()[..]].concat().into_iter().chain(payload).collect()
     }
 
@@ -144,8 +144,8 @@ mod tests {
         let view = parse::ipv4(frame, 14).expect("a packet");
         let mut fragments = Vec::new();
         let packet = HeapPacket::from_frame(frame);
-        cut(packet, &view, mtu, &mut HeapPool::new(pool), |it| fragments.push(it.data().to_vec())).ok()?;
-        Some(fragments)
+        cut(packet, &view, mtu, &mut HeapPool::new(pool), |it| fragments.push(it)).ok()?;
+        Some(fragments.iter().map(|it| it.data().to_vec()).collect())
     }
 
     /// N44-26: etherparse puts the fragments together again, in the order in which they leave.

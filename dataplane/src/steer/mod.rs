@@ -1,19 +1,48 @@
-//! Which shard owns a packet (design rule 3): any worker can name the owner of any flow, from read-only data.
+//! Which shard owns a packet, and which worker the shard (design rule 3): any worker can name the owner of any flow, from
+//! read-only data.
 //!
 //! A flow belongs to the shard of its inside end. From inside that is the source. From outside it follows from the
-//! static entry that the destination falls under, else from the lease of the external port.
+//! static entry that the destination falls under, else from the lease of the external port. An ICMP error belongs to the flow
+//! that it quotes. What belongs to no flow (ARP, packets for the gateway itself, what is only routed) has no owner, and stays
+//! with the worker that received it.
+//!
+//! A worker that receives a packet of another's shard hands it over ([`hand_over`]), as the map of shards says ([`map`]).
 
 pub mod hand_over;
+pub mod map;
 pub mod passage;
+
+pub use map::{ShardMap, ShardSet};
 
 /// Shards that the state is split into, whatever the number of workers.
 pub const SHARDS: usize = 64;
+
+/// The most workers: each has at least one shard.
+pub const WORKERS_MAX: usize = SHARDS;
+
+/// A worker, by its place among all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub u8);
+
+impl WorkerId {
+    /// Index in a table of all workers.
+    #[inline]
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
 
 /// One of the [`SHARDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShardId(pub u8);
 
 impl ShardId {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = ShardId> {
+        (0u8..).take(SHARDS).map(ShardId)
+    }
+
     /// Index in a table of all shards.
     #[inline]
     #[must_use]

@@ -8,6 +8,7 @@ pub mod moves;
 pub mod recycled;
 pub mod scene;
 pub mod tally;
+pub mod team;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -5,9 +5,9 @@ use dataplane::session::pages::make_huge;
 use dataplane::session::prefetch::prefetch;
 use dataplane::worker::BURST;
 
-use crate::clock;
-use crate::report::Window;
-use crate::traffic::permutation;
+use perf::clock;
+use perf::figures::Window;
+use perf::frames::permutation;
 
 /// A cache line.
 #[derive(Clone, Copy, Debug)]

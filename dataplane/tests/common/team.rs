@@ -1,0 +1,143 @@
+//! A gateway of several workers on one thread: they are stepped one by one, in whatever order a test likes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use dataplane::counters::{Counter, Counters, Drop};
+use dataplane::engine::{Engine, Part};
+use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
+use dataplane::packet::{HeapPacket, HeapPool, Packet};
+use dataplane::plan::{InterfaceId, Plan, Spec};
+use dataplane::pool::Leases;
+use dataplane::steer::hand_over::Links;
+use dataplane::steer::{ShardMap, WorkerId};
+use dataplane::time::Time;
+use dataplane::worker::{Poll, Worker};
+
+use super::{PEER, Wire};
+
+/// Packets that a ring holds.
+pub const RING: usize = 512;
+
+/// The gateway. Every port has a queue for each worker.
+pub struct Team {
+    pub workers: Vec<Worker<Wire, HeapPool>>,
+    pub counters: Vec<Arc<Counters>>,
+    pub plan: Arc<Plan>,
+    pub leases: Arc<Leases>,
+    pub map: Arc<ShardMap>,
+    pub now: Time,
+    /// What has left, in the order in which the workers were stepped.
+    pub frames: Vec<(InterfaceId, Vec<u8>)>,
+    /// What the host was given.
+    pub punted: Vec<(InterfaceId, Vec<u8>)>,
+    to_workers: Vec<Sender<ToWorker>>,
+    from_workers: Receiver<FromWorker<HeapPacket>>,
+}
+
+impl Team {
+    /// So many workers, which share this configuration's limits.
+    pub fn new(spec: Spec, workers: u8) -> Team {
+        Team::with_rings(spec, workers, RING)
+    }
+
+    /// The same with rings of this capacity.
+    pub fn with_rings(spec: Spec, workers: u8, ring: usize) -> Team {
+        let now = Time::from_secs(1000);
+        let plan = Arc::new(Plan::compile(spec).expect("a plan"));
+        let leases = Arc::new(Leases::new(&plan));
+        let map = Arc::new(ShardMap::dealt(workers));
+        let (outbox, from_workers) = crossbeam_channel::bounded(65_536);
+        let pool = HeapPool::new(65_536);
+        let (mut to_workers, mut counters) = (Vec::new(), Vec::new());
+        let workers = (0..).map(WorkerId).zip(Links::between(&map, workers, ring)).map(|(id, links)| {
+            let (to_worker, inbox) = crossbeam_channel::bounded(65_536);
+            to_workers.push(to_worker);
+            counters.push(Arc::new(Counters::among(usize::from(workers), plan.spec.interfaces.len())));
+            let part = Part { shards: map.shards_of(id), workers };
+            let counters = Arc::clone(&counters[id.index()]);
+            let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, now);
+            let devices = plan.spec.ports.iter().map(|_| Wire::default()).collect();
+            Worker::among(links, engine, devices, pool.clone(), inbox, outbox.clone())
+        });
+        let workers = workers.collect();
+        let (frames, punted) = (Vec::new(), Vec::new());
+        Team { workers, counters, plan, leases, map, now, frames, punted, to_workers, from_workers }
+    }
+
+    /// Puts a frame into a worker's queue of an interface's port.
+    pub fn arrive(&mut self, worker: usize, interface: InterfaceId, frame: &[u8]) {
+        let port = usize::from(self.plan.interface(interface).expect("an interface").port.0);
+        self.workers[worker].devices_mut()[port].rx.push_back(HeapPacket::from_frame(frame));
+    }
+
+    /// One poll of one worker; the control thread answers at once.
+    pub fn step(&mut self, worker: usize) -> Poll {
+        let poll = self.workers[worker].poll_once(self.now);
+        while let Ok(event) = self.from_workers.try_recv() {
+            match event {
+                FromWorker::Punt { interface, packet } => self.punted.push((interface, packet.data().to_vec())),
+                FromWorker::Resolve { interface, address } => self.neighbour(interface, address),
+                _ => {}
+            }
+        }
+        for (wire, port) in self.workers[worker].devices_mut().iter_mut().zip(0..) {
+            let interface = self.plan.spec.interfaces.iter().position(|it| it.port.0 == port).expect("an interface");
+            let interface = InterfaceId(u16::try_from(interface).expect("few"));
+            self.frames.extend(wire.tx.drain(..).map(|frame| (interface, frame)));
+        }
+        assert_eq!(self.counters[worker].imbalance(), 0, "worker {worker}: what came = where it all went");
+        poll
+    }
+
+    /// Polls all in turn until nothing moves. What has left since the last call.
+    pub fn run(&mut self) -> Vec<(InterfaceId, Vec<u8>)> {
+        while (0..self.workers.len()).fold(false, |moved, worker| {
+            let Poll { received, taken_over, messages, .. } = self.step(worker);
+            moved | (received + taken_over + messages > 0)
+        }) {}
+        self.check();
+        std::mem::take(&mut self.frames)
+    }
+
+    /// One frame into a worker's queue; what leaves.
+    pub fn send(&mut self, worker: usize, interface: InterfaceId, frame: &[u8]) -> Vec<(InterfaceId, Vec<u8>)> {
+        self.arrive(worker, interface, frame);
+        self.run()
+    }
+
+    /// The law of conservation (design rule 6), when nothing is in the rings.
+    #[track_caller]
+    pub fn check(&self) {
+        assert_eq!(self.sum(|it| &it.taken_over), self.handed_over(), "nothing is in the rings");
+        let imbalance: i128 = self.counters.iter().map(|counters| counters.imbalance()).sum();
+        assert_eq!(imbalance, 0, "received + from host + originated = where it all went");
+    }
+
+    /// Packets that went by a ring.
+    pub fn handed_over(&self) -> u64 {
+        self.counters.iter().flat_map(|it| &it.handed_over).map(Counter::get).sum()
+    }
+
+    /// A counter of all workers.
+    pub fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.counters.iter().map(|it| counter(it).get()).sum()
+    }
+
+    /// Drops for a reason, by all workers.
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.counters.iter().map(|it| it.drops(reason)).sum()
+    }
+
+    /// Says to all workers where a neighbour is.
+    pub fn neighbour(&self, interface: InterfaceId, address: IpAddr) {
+        let update = NeighbourUpdate { interface, address, state: NeighbourState::Reachable(PEER) };
+        self.tell(&ToWorker::Neighbour(update));
+    }
+
+    /// Gives all workers a message.
+    pub fn tell(&self, message: &ToWorker) {
+        self.to_workers.iter().for_each(|worker| worker.send(message.clone()).expect("room"));
+    }
+}

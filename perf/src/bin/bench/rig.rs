@@ -1,0 +1,390 @@
+//! A gateway on a bench: one engine, all neighbours known, packets in rotation.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dataplane::counters::{Counter, Counters, Drop};
+use dataplane::engine::{Engine, Output, Received};
+use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
+use dataplane::packet::{Packet, PacketPool};
+use dataplane::plan::{
+    FilteringSet, InterfaceId, InterfaceSpec, IpPrefix, Limits, MidStream, MssClamp, Nat44Rule, NextHop, Plan, PoolId,
+    PoolSpec, Pooling, PortId, PortSpec, RouteSpec, Spec, Timers, ZoneId,
+};
+use dataplane::pool::Leases;
+use dataplane::time::Time;
+use dataplane::worker::BURST;
+use perf::clock;
+use perf::figures::Window;
+use perf::frames::{
+    EXTERNAL, End, GATEWAY, INSIDE, Lengths, MAPPINGS_PER_EXTERNAL, PEER, Traffic, Writer4, ends4, flow_ends,
+    flow_ends6, permutation,
+};
+
+/// Packets in rotation: a burst's buffers come back after 255 others, as from a receive ring that is kept full.
+pub const ROTATION: usize = 8192;
+/// From one burst to the next: 32 packets of 100 ns each.
+pub const STEP: Duration = Duration::from_nanos(3200);
+/// Sessions to this remote port end soon; all others outlast the run.
+pub const SHORT_LIVED: u16 = 53;
+/// How soon.
+pub const SHORT: Duration = Duration::from_secs(10);
+/// Their ports are unused for so long afterwards.
+pub const HOLD_DOWN: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(1_000_000);
+
+/// The way of a case's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In at the inside port.
+    Out,
+    /// In at the outside port.
+    In,
+}
+
+/// When the headers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headers {
+    /// Just before the burst, as a driver's copy would.
+    Warm,
+    /// A whole rotation before.
+    Cold,
+}
+
+/// A NAT44 gateway to be built.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    /// Sessions that its table has room for.
+    pub capacity: usize,
+    /// Mappings that its pool has addresses for, by CSIT's scheme.
+    pub pool: usize,
+    /// Flows of these that are opened.
+    pub opened: usize,
+    /// Flows of one mapping.
+    pub remotes: usize,
+    /// Lengths of the frames.
+    pub lengths: Lengths,
+}
+
+impl Build {
+    /// All flows opened, of one mapping each, frames of 64 bytes.
+    pub fn of(flows: usize) -> Self {
+        Build { capacity: flows, pool: flows, opened: flows, remotes: 1, lengths: Lengths::Fixed(64) }
+    }
+}
+
+/// The packets in rotation, and where the engine takes its own from.
+#[derive(Debug)]
+pub struct Supply<L: PacketPool> {
+    pool: L,
+    packets: VecDeque<L::Packet>,
+}
+
+impl<L: PacketPool> Supply<L> {
+    /// Takes the rotation out of the pool.
+    pub fn new(mut pool: L) -> Result<Self> {
+        let packets =
+            (0..ROTATION).map(|_| pool.alloc().context("the pool has too few packets")).collect::<Result<_>>()?;
+        Ok(Supply { pool, packets })
+    }
+}
+
+/// An engine, with its flows ready to be replayed.
+#[derive(Debug)]
+pub struct Rig<P> {
+    pub engine: Engine<P>,
+    out: Output<P>,
+    pub now: Time,
+    outbound: Traffic,
+    inbound: Traffic,
+    /// The flows that are not opened, in random order.
+    pub rest: Vec<usize>,
+    /// The share of the flows to be opened that were.
+    pub opened: f64,
+}
+
+impl<P: Packet> Rig<P> {
+    /// A NAT44 gateway with its flows opened, in random order if they do not fill it.
+    pub fn nat44<L: PacketPool<Packet = P>>(build: &Build, supply: &mut Supply<L>) -> Result<Rig<P>> {
+        let &Build { capacity, pool, opened, remotes, lengths } = build;
+        let mut spec = spec();
+        let sessions = u32::try_from(capacity)?;
+        spec.limits = Limits { sessions, mappings: u32::try_from(capacity.div_ceil(remotes))?, ..spec.limits };
+        translate(&mut spec, pool.div_ceil(remotes), INSIDE.into(), 8)?;
+        let mut rig = Rig::new(spec, &mut supply.pool)?;
+        let order = if opened < capacity { permutation(capacity, 2) } else { (0..capacity).collect() };
+        let (flows, rest) = order.split_at(opened);
+        let writer = Writer4::new();
+        let (mut requests, mut replies) = (Vec::with_capacity(opened), Vec::with_capacity(opened));
+        for some in flows.chunks(BURST) {
+            let patches = some.iter().map(|&flow| writer.patch(flow_ends(flow, remotes), lengths.of(flow)));
+            let mut frames = Traffic::of4(GATEWAY[0], patches);
+            rig.burst(
+                Way::Out,
+                some.len(),
+                supply,
+                |packet| write(&mut frames, packet),
+                |frame| {
+                    let (external, remote) = ends4(frame);
+                    let length = u16::try_from(frame.len() + 4).unwrap_or(u16::MAX);
+                    replies.push(writer.patch((remote, external), length));
+                    let flow = perf::frames::flow_of(remote, remotes).unwrap_or(0);
+                    requests.push(writer.patch((flow_ends(flow, remotes).0, remote), length));
+                },
+            );
+        }
+        rig.opened = replies.len() as f64 / opened as f64;
+        let full = rig.opened > 0.9 && rig.sessions() == replies.len() as u64;
+        ensure!(full, "{opened} sessions wanted, {} opened: {}", replies.len(), rig.state());
+        rig.rest = rest.to_vec();
+        rig.outbound = Traffic::of4(GATEWAY[0], requests.into_iter()).shuffled();
+        rig.inbound = Traffic::of4(GATEWAY[1], replies.into_iter()).shuffled();
+        Ok(rig)
+    }
+
+    /// A NAT44 gateway whose table is full, though its pool is not.
+    pub fn full<L: PacketPool<Packet = P>>(flows: usize, supply: &mut Supply<L>) -> Result<Rig<P>> {
+        let rig = Rig::nat44(&Build { pool: 2 * flows, ..Build::of(flows) }, supply)?;
+        ensure!(rig.sessions() == flows as u64, "{flows} sessions wanted: {}", rig.state());
+        Ok(rig)
+    }
+
+    /// A router and this many flows: of IPv4 outward, of IPv6 inward. It translates nothing; it may have a rule that
+    /// translates others.
+    pub fn router<L: PacketPool<Packet = P>>(flows: usize, configured: bool, supply: &mut Supply<L>) -> Result<Rig<P>> {
+        let mut spec = spec();
+        if configured {
+            translate(&mut spec, 64, IpAddr::from([10, 255, 0, 0]), 16)?;
+        }
+        let mut rig = Rig::new(spec, &mut supply.pool)?;
+        let writer = Writer4::new();
+        let outbound = (0..flows).map(|flow| writer.patch(flow_ends(flow, 1), 64));
+        rig.outbound = Traffic::of4(GATEWAY[0], outbound).shuffled();
+        let inbound = (0..u16::try_from(flows)?).map(flow_ends6).map(|(inside, remote)| (remote, inside));
+        rig.inbound = Traffic::of6(GATEWAY[1], inbound, 78).shuffled();
+        Ok(rig)
+    }
+
+    fn new<L: PacketPool<Packet = P>>(spec: Spec, pool: &mut L) -> Result<Rig<P>> {
+        let now = Time::from_secs(1000);
+        let plan = Arc::new(Plan::compile(spec)?);
+        let leases = Arc::new(Leases::new(&plan));
+        let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
+        let mut out = Output::new(&plan.spec.limits);
+        let mut engine = Engine::new(plan, leases, counters, now);
+        for (interface, address) in ROUTERS {
+            let state = NeighbourState::Reachable(PEER);
+            let update = ToWorker::Neighbour(NeighbourUpdate { interface, address, state });
+            engine.apply(update, now, pool, &mut out);
+        }
+        out.events.clear();
+        let none = || Traffic::of4(GATEWAY[0], std::iter::empty());
+        Ok(Rig { engine, out, now, outbound: none(), inbound: none(), rest: Vec::new(), opened: 1.0 })
+    }
+
+    /// Measures so many bursts.
+    pub fn window<L: PacketPool<Packet = P>>(
+        &mut self,
+        way: Way,
+        headers: Headers,
+        bursts: usize,
+        supply: &mut Supply<L>,
+    ) -> Result<Window> {
+        let mut spent = Vec::with_capacity(bursts);
+        let before = self.forwarded();
+        while spent.len() < bursts {
+            match headers {
+                Headers::Warm => spent.push(self.replay(way, supply)),
+                Headers::Cold => {
+                    supply.packets.iter_mut().for_each(|packet| write(self.traffic(way), packet));
+                    for _ in 0..ROTATION / BURST {
+                        spent.push(self.burst(way, BURST, supply, |_| (), |_| ()));
+                    }
+                }
+            }
+        }
+        let sent = (spent.len() * BURST) as u64;
+        ensure!(self.forwarded() - before == sent, "{sent} packets sent, and not all forwarded: {}", self.state());
+        Ok(Window::new(spent, BURST))
+    }
+
+    /// Sends the next burst of opened flows. Returns how long the engine took.
+    pub fn replay<L: PacketPool<Packet = P>>(&mut self, way: Way, supply: &mut Supply<L>) -> u64 {
+        let mut traffic = std::mem::replace(self.traffic(way), Traffic::of4(GATEWAY[0], std::iter::empty()));
+        let spent = self.burst(way, BURST, supply, |packet| write(&mut traffic, packet), |_| ());
+        *self.traffic(way) = traffic;
+        spent
+    }
+
+    /// What a tick costs, as each poll makes one: per tick.
+    pub fn ticks(&mut self, count: usize) -> Window {
+        Window::new((0..count).map(|_| self.tick().0).collect(), 1)
+    }
+
+    /// One tick: what it cost, and whether there is more to be done at once.
+    pub fn tick(&mut self) -> (u64, bool) {
+        self.now = self.now + STEP;
+        let start = clock::ticks();
+        let more = self.engine.tick(self.now);
+        (clock::ticks() - start, more)
+    }
+
+    /// Sends one burst through the engine and takes the packets back. Returns how long the engine took. `fill` writes each
+    /// frame, `seen` gets each that leaves.
+    pub fn burst<L: PacketPool<Packet = P>>(
+        &mut self,
+        way: Way,
+        count: usize,
+        supply: &mut Supply<L>,
+        mut fill: impl FnMut(&mut P),
+        mut seen: impl FnMut(&[u8]),
+    ) -> u64 {
+        let port = PortId(u16::from(way == Way::In));
+        let mut burst = Received::new();
+        for mut packet in supply.packets.drain(..count) {
+            fill(&mut packet);
+            burst.push((port, packet));
+        }
+        self.now = self.now + STEP;
+        let start = clock::ticks();
+        measured(&mut self.engine, &mut burst, self.now, &mut supply.pool, &mut self.out);
+        let spent = clock::ticks() - start;
+        supply.packets.extend(self.out.transmit.drain(..).map(|(_, packet)| {
+            seen(packet.data());
+            packet
+        }));
+        supply.packets.extend(self.out.dropped.drain(..));
+        self.out.events.clear();
+        spent
+    }
+
+    fn traffic(&mut self, way: Way) -> &mut Traffic {
+        match way {
+            Way::Out => &mut self.outbound,
+            Way::In => &mut self.inbound,
+        }
+    }
+
+    /// Sessions now.
+    pub fn sessions(&self) -> u64 {
+        self.engine.counters().sessions.iter().map(Counter::get).sum()
+    }
+
+    /// Packets forwarded, translated or not.
+    fn forwarded(&self) -> u64 {
+        let counters = self.engine.counters();
+        counters.nat44.iter().chain(&counters.routed).map(Counter::get).sum()
+    }
+
+    /// What has been dropped, by name: for error messages.
+    pub fn state(&self) -> String {
+        let counters = self.engine.counters();
+        let drops = Drop::ALL.iter().map(|&reason| (reason.name(), counters.drops(reason)));
+        format!("{} sessions, dropped {:?}", self.sessions(), drops.filter(|(_, n)| *n > 0).collect::<Vec<_>>())
+    }
+}
+
+/// All that is measured. By this name, callgrind finds it.
+#[inline(never)]
+fn measured<L: PacketPool>(
+    engine: &mut Engine<L::Packet>,
+    burst: &mut Received<L::Packet>,
+    now: Time,
+    pool: &mut L,
+    out: &mut Output<L::Packet>,
+) {
+    engine.process(burst, now, pool, out);
+}
+
+/// Writes the next frame into a packet of whatever length.
+#[inline]
+pub fn write<P: Packet>(traffic: &mut Traffic, packet: &mut P) {
+    packet.truncate(0);
+    traffic.write(|length| {
+        assert!(packet.append(length), "a buffer is too small");
+        packet.data_mut()
+    });
+}
+
+/// A frame of an IPv4 flow from its inside end, into a packet of whatever length.
+pub fn write4<P: Packet>(ends: (End, End), packet: &mut P) {
+    write(&mut Traffic::of4(GATEWAY[0], std::iter::once(Writer4::new().patch(ends, 64))), packet);
+}
+
+const ROUTERS: [(InterfaceId, IpAddr); 3] = [
+    (InterfaceId(0), IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))),
+    (InterfaceId(0), IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2))),
+    (InterfaceId(1), IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))),
+];
+
+/// Adds the rule that translates what comes from `source`, and a pool for so many mappings.
+fn translate(spec: &mut Spec, mappings: usize, source: IpAddr, len: u8) -> Result<()> {
+    let addresses = u32::try_from(mappings.div_ceil(MAPPINGS_PER_EXTERNAL))?;
+    spec.pools = vec![PoolSpec {
+        name: "public".into(),
+        addresses: vec![EXTERNAL..=Ipv4Addr::from_bits(EXTERNAL.to_bits() + addresses - 1)],
+        ports: 1..=65_535,
+        proxy_arp: false,
+        answer_echo: false,
+    }];
+    spec.nat44 = vec![Nat44Rule {
+        name: "subscribers".into(),
+        from: ZoneId(0),
+        to: ZoneId(1),
+        source: vec![IpPrefix { address: source, len }],
+        destination: Vec::new(),
+        pool: PoolId(0),
+        filtering: FilteringSet::default(),
+        // As hosts are paired with addresses by chance, some addresses would have too many.
+        pooling: Pooling::PairedSoft,
+        port_preservation: true,
+        port_parity: true,
+        inbound_refresh: true,
+        mid_stream: MidStream::Drop,
+    }];
+    Ok(())
+}
+
+/// Two interfaces; behind each a router that leads to everything else on that side.
+fn spec() -> Spec {
+    let prefix = |address: IpAddr, len| IpPrefix { address, len };
+    let interface = |name: &str, port: u8, addresses: [IpPrefix; 2]| InterfaceSpec {
+        name: name.into(),
+        port: PortId(port.into()),
+        vlan: None,
+        outer_vlan: None,
+        zone: ZoneId(port),
+        mac: GATEWAY[usize::from(port)],
+        addresses: addresses.into(),
+        mtu: 1500,
+        neighbours: Vec::new(),
+        mss_clamp: MssClamp::Off,
+    };
+    let via = |router: usize| NextHop::Via(ROUTERS[router].1, ROUTERS[router].0);
+    let (v4, v6) = (|a, b, c, d| IpAddr::from([a, b, c, d]), |a, b| IpAddr::from([a, b, 0xaaaa, 0, 0, 0, 0, 0]));
+    Spec {
+        generation: 1,
+        ports: vec![PortSpec { name: "lan".into() }, PortSpec { name: "wan".into() }],
+        zones: vec!["inside".into(), "outside".into()],
+        interfaces: vec![
+            interface(
+                "inside",
+                0,
+                [prefix(v4(192, 168, 1, 1), 24), prefix(IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 1]), 64)],
+            ),
+            interface("outside", 1, [prefix(v4(198, 51, 100, 2), 24), prefix(v6(0x2001, 0xdb9), 64)]),
+        ],
+        routes: vec![
+            RouteSpec { prefix: prefix(INSIDE.into(), 8), next_hop: via(0) },
+            RouteSpec { prefix: prefix(v6(0x2001, 0xdb8), 48), next_hop: via(1) },
+            RouteSpec { prefix: prefix(v4(0, 0, 0, 0), 0), next_hop: via(2) },
+        ],
+        timers: Timers { udp: LONG, udp_ports: vec![(SHORT_LIVED, SHORT)], hold_down: HOLD_DOWN, ..Timers::default() },
+        limits: Limits { sessions: 64, mappings: 64, ..Limits::default() },
+        secret: *b"0123456789abcdef",
+        ..Spec::default()
+    }
+}

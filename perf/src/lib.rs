@@ -1,0 +1,14 @@
+//! What the benchmarks share: a clock, frames, figures, and the matrix of what is measured.
+//!
+//! - `bench` measures the engine alone, on one core;
+//! - `ports` measures the running gateway through its ports, against testpmd in its place;
+//! - `report` puts the figures of both into tables and plots.
+//!
+//! perf/README.md says how, and what came of it.
+#![allow(clippy::cast_precision_loss)] // counts and ticks are far below 2^52
+
+pub mod clock;
+pub mod figures;
+pub mod frames;
+pub mod machine;
+pub mod matrix;

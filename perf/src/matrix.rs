@@ -1,0 +1,28 @@
+//! The matrix: the cells that there are, whether a run fills them or not.
+
+/// Flows of the tables: one, 16 inside hosts, one external address' worth as CSIT has it, sixteen times that, and 160 times.
+pub const FLOWS: [usize; 5] = [1, ROUTED, 64_512, 1_032_192, 10_321_920];
+/// Flows where their number changes nothing: those of 16 inside hosts.
+pub const ROUTED: usize = 1008;
+
+/// The rows of the engine's table, and the flows that each has.
+pub const ENGINE: [(&str, &[usize]); 12] = [
+    ("IPv4 routed", &[ROUTED]),
+    ("IPv4 routed, NAT44 configured and not matching", &[ROUTED]),
+    ("IPv6 routed", &[ROUTED]),
+    ("IPv6 routed, NAT44 configured and not matching", &[ROUTED]),
+    ("NAT44 in→out", &FLOWS),
+    ("NAT44 out→in", &FLOWS),
+    ("NAT44 in→out, headers cold", &FLOWS),
+    ("NAT44 out→in, headers cold", &FLOWS),
+    ("NAT44 in→out, 10 remotes a mapping", &[64_512, 1_032_192, 10_321_920]),
+    ("NAT44 out→in, 10 remotes a mapping", &[64_512, 1_032_192, 10_321_920]),
+    ("floor: bucket and session", &FLOWS),
+    ("a poll's tick", &FLOWS),
+];
+
+/// Frames of the NAT44 rows whose length is varied; 1,008 flows.
+pub const FRAMES: [&str; 4] = ["64", "512", "1518", "IMIX"];
+
+/// Fill levels at which new sessions are made, in percent of the table and of the pool.
+pub const FILLED: [usize; 2] = [50, 90];
