@@ -451,7 +451,7 @@ impl Default for Limits {
             neighbours: 4096,
             held_per_neighbour: 16,
             held: 1024,
-            fragments: 2048,
+            fragments: 1024,
         }
     }
 }

@@ -53,13 +53,14 @@ impl Resolver<'_> {
 
         let Text(Number(packets)) = boot.packets;
         let rings: u32 = ports.iter().map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors)).sum();
-        let packets_min = rings + BUFFERS_SPARE;
+        let Text(Number(fragments)) = boot.tables.fragments;
+        let packets_min = rings + fragments + BUFFERS_SPARE;
         if packets < packets_min {
             self.problem(
                 "boot.packets",
                 format_args!(
-                    "{packets} buffers do not do: the ports' descriptors hold up to {rings}, and \
-                     {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
+                    "{packets} buffers do not do: the ports' descriptors hold up to {rings}, {fragments} fragments may \
+                     wait (boot.tables.fragments), and {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
                 ),
             );
         }
@@ -81,7 +82,7 @@ impl Resolver<'_> {
         let tables = &boot.tables;
         let [sessions, mappings, neighbours] =
             [tables.sessions, tables.mappings, tables.neighbours].map(|Text(Number(entries))| entries);
-        self.spec.limits = Limits { sessions, mappings, neighbours, ..Limits::default() };
+        self.spec.limits = Limits { sessions, mappings, neighbours, fragments, ..Limits::default() };
         let Text(hugepages) = boot.memory.hugepages;
         Boot { cpu: Cpu { workers, control, poll }, memory: Memory { hugepages, size }, packets }
     }
