@@ -1,6 +1,8 @@
 //! Fragments through NAT44, and what is too large for a link: RFC 4787 REQ-13 and 14, RFC 1858, RFC 3128, RFC 5722,
 //! RFC 6864, RFC 7857 §10. In virtual time; etherparse and plain arithmetic are the other side.
 
+#![allow(clippy::cast_possible_truncation)]
+
 mod common;
 
 use std::collections::HashSet;

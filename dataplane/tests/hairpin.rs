@@ -1,6 +1,8 @@
 //! Hairpin: inside hosts that reach each other by their external addresses (RFC 4787 REQ-9, RFC 5382 REQ-8, RFC 5508 REQ-7,
 //! RFC 7857 §12). In virtual time; etherparse is the other side.
 
+#![allow(clippy::cast_possible_truncation)]
+
 mod common;
 
 use std::net::Ipv4Addr;
@@ -193,7 +195,7 @@ fn n44_20_identifications() {
 /// N44-20, N44-27: datagrams in fragments, all orders, both ways.
 #[test]
 fn n44_20_fragments() {
-    let data: Vec<u8> = (0..3000).map(|byte| (byte % 251) as u8).collect();
+    let data: Vec<u8> = (0..3000u16).map(|byte| (byte % 251) as u8).collect();
     for order in ORDERS {
         let mut lab = Lab::new(open());
         let (a, b) = (lab.udp_out(end(H), end(S)), lab.udp_out(end(H2), end(S)));

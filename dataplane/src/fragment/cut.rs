@@ -121,6 +121,7 @@ fn later_header(first: &[u8]) -> ArrayVec<u8, HEADER_MAX> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests {
     use super::*;
     use crate::packet::parse::{self, Fragment};
