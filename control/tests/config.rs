@@ -597,7 +597,7 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         // ICMP, metrics, control.
         ("rate: 500", "rate: ^0", &["icmp.rate", "\"0\"", "from 1 to 1000000"]),
         ("silent: [guests]", "silent: [^guest]", &["icmp.silent[0]", "\"guest\"", "did you mean \"guests\"?"]),
-        ("127.0.0.1:9999", "127.0.0.1", &["box.yaml:45:19: ", "metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
+        ("127.0.0.1:9999", "127.0.0.1", &["box.yaml:46:19: ", "metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
         ("metrics: {", "control: {socket: ^run/x}\nmetrics: {", &["control.socket", "\"run/x\"", "an absolute path"]),
         (
             "metrics: {",
