@@ -25,7 +25,7 @@ use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
 use dataplane::pool::{Leases, Proto};
 use dataplane::session::Tuple4;
 use dataplane::session::walk::{Action, MappingRow, STEP, SessionRow};
-use dataplane::steer::ShardId;
+use dataplane::steer::{ShardId, ShardMap};
 use dataplane::time::Time;
 use dataplane::trace::RuleRef;
 use hyper::Method;
@@ -69,7 +69,7 @@ fn gateway(sessions: u64) -> Gateway {
     let mut spec = config.spec(&mac, [1; 16], 7);
     spec.links_down = vec![PortId(1)];
     let plan = Arc::new(Plan::compile(spec).unwrap());
-    let counters: Vec<_> = (0..2).map(|_| Arc::new(Counters::new(3))).collect();
+    let counters: Vec<_> = (0..2).map(|_| Arc::new(Counters::among(2, 3))).collect();
     let ports = [true, false].map(|up| PortSample { up, ..PortSample::default() });
     let view = View {
         files: config.files.clone(),
@@ -77,6 +77,7 @@ fn gateway(sessions: u64) -> Gateway {
         ready: true,
         leases: Arc::new(Leases::new(&plan)),
         plan,
+        map: Arc::new(ShardMap::dealt(2)),
         workers: counters.iter().zip(4..).map(|(counters, core)| (core, Arc::clone(counters))).collect(),
         sample: Sample {
             ports: ports.into(),
@@ -173,6 +174,11 @@ fn control_thread(requests: &Receiver<Request>, view: &View, sessions: u64, step
                 let report = ReloadReport { generation: 7, applied: false, changes: vec![change] };
                 let _ = answer.send(Ok(report));
             }
+            Request::MoveShard { shard, to, answer } if to.index() < view.workers.len() => {
+                let from = view.map.owner(shard).0;
+                let _ = answer.send(Ok(Moved { shard: shard.0, from, to: to.0 }));
+            }
+            Request::MoveShard { answer, .. } => drop(answer.send(Err("there is no such worker".to_owned()))),
             Request::Reload { check_only: false, answer } => drop(answer.send(Err("timers.udp: no".to_owned()))),
         }
     }
@@ -224,6 +230,8 @@ fn every_object_is_documented() {
         ("Neighbour", Neighbour::FIELDS),
         ("Route", Route::FIELDS),
         ("Worker", Worker::FIELDS),
+        ("Shard", Shard::FIELDS),
+        ("Moved", Moved::FIELDS),
         ("Drop reason", DropReason::FIELDS),
         ("Count", Count::FIELDS),
         ("Flushed", Flushed::FIELDS),
@@ -306,14 +314,37 @@ fn interfaces_routes_pools_neighbours_workers_and_drops_are_listed_by_their_name
 
     let workers: Vec<Worker> = gateway.list("/v1/workers");
     let workers: Vec<_> =
-        workers.iter().map(|it| (it.worker, it.core, it.received, it.dropped, it.buffers_free)).collect();
-    assert_eq!(workers, [(0, 4, 2, 2, 5), (1, 5, 40, 40, 5)]);
+        workers.iter().map(|it| (it.worker, it.core, it.received, it.dropped, it.buffers_free, it.shards)).collect();
+    assert_eq!(workers, [(0, 4, 2, 2, 5, 32), (1, 5, 40, 40, 5, 32)]);
+    let shards: Vec<Shard> = gateway.list("/v1/shards");
+    assert!(shards.iter().map(|it| (it.shard, it.worker)).eq((0..64).map(|shard| (shard, shard % 2))));
 
     let stats: Vec<DropReason> = gateway.list("/v1/stats");
     assert_eq!(stats.len(), Reason::ALL.len());
     assert!(stats.iter().all(|it| it.meaning.ends_with('.') && it.advice.len() > 8 && !it.advice.ends_with('.')));
     let drops: Vec<_> = stats.iter().filter(|it| it.packets > 0).map(|it| (it.reason.as_str(), it.packets)).collect();
     assert_eq!(drops, [("no-route", 42)]);
+}
+
+#[test]
+fn a_shard_moves_to_a_worker_that_there_is() {
+    if !am_root() {
+        return; // only root may change anything
+    }
+    let gateway = gateway(0);
+    let mut reply = gateway.client.request(Method::POST, "/v1/shards?shard=17&worker=0").unwrap();
+    let Moved { shard, from, to } = reply.object().unwrap();
+    assert_eq!((shard, from, to), (17, 1, 0));
+    for (query, said) in [
+        ("", "needs a shard and a worker"),
+        ("?shard=17", "needs a shard and a worker"),
+        ("?shard=64&worker=0", "`shard=64` does not do"),
+        ("?shard=1&worker=x", "`worker=x` does not do"),
+        ("?shard=1&worker=2", "no such worker"),
+    ] {
+        let (_, error) = gateway.refused(Method::POST, &format!("/v1/shards{query}"));
+        assert!(error.contains(said), "{query}: {error}");
+    }
 }
 
 #[test]

@@ -309,7 +309,11 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         ("timers:\n", "^---\ntimers:\n", &["a second document", "remove this `---`"]),
         ("rate: 500", "rate: ^\0", &["a NUL character", "remove it"]),
         // Boot.
-        ("workers: [1]", "^workers: [1, 2]", &["boot.cpu.workers", "2 cores", "name one core"]),
+        (
+            "[1], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: 16384",
+            "[1, 2], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: ^6000",
+            &["boot.packets", "6000 buffers", "1 other workers", "write a number from 6656"],
+        ),
         ("workers: [1]", "workers: [1, ^1]", &["boot.cpu.workers[1]", "core 1 is named twice"]),
         ("workers: [1]", "workers: [^one]", &["boot.cpu.workers[0]", "\"one\"", "whole number"]),
         ("poll: adaptive", "poll: ^lazy", &["boot.cpu.poll", "\"lazy\"", "busy or adaptive"]),

@@ -18,7 +18,9 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes `n` away from a gauge. Only the owning worker calls this.
+    /// Takes `n` away from a gauge. Only the owning worker calls this. What a shard brings along when it moves was added by its
+    /// old owner: one worker's gauge may so fall below zero, and wrap; only the sum over all workers, which wraps likewise
+    /// ([`sum`]), is what there is.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
@@ -30,6 +32,12 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// The sum of counters, or of one gauge over all workers.
+#[must_use]
+pub fn sum<'a>(counters: impl IntoIterator<Item = &'a Counter>) -> u64 {
+    counters.into_iter().fold(0, |sum, counter| sum.wrapping_add(counter.get()))
 }
 
 macro_rules! drop_reasons {
@@ -403,7 +411,7 @@ pub struct Counters {
     pub pieces: Counter,
     /// Packets from inside that were turned round to another inside host, by its external address.
     pub hairpins: Counter,
-    /// Packets handed over to each worker, by its number.
+    /// Packets handed over to each worker, by its number; for its flows, or to be sent by it.
     pub handed_over: Box<[Counter]>,
     /// Packets not handed over to each worker because the ring to it was full.
     pub hand_over_drops: Box<[Counter]>,

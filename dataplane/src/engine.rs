@@ -43,7 +43,7 @@ use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
 use crate::session::recheck::{SEGMENTS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
-use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Turn};
+use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Move, Turn};
 use crate::steer::passage::Passage;
 use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
@@ -424,6 +424,27 @@ impl<P: Packet> Engine<P> {
         self.prepared = prepared;
     }
 
+    /// Puts a shard of its own into `moving`, in exchange for the empty one that is there: what comes for it from now on goes to
+    /// its new owner. Its fragments that wait go there too, by `out`. False, and no change, if the shard is not its own.
+    pub fn give(&mut self, moving: &mut Move, out: &mut Output<P>) -> bool {
+        self.owns(moving.id) && {
+            self.owned = self.owned.without(moving.id);
+            self.overdue &= !(1 << moving.id.index());
+            std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+            self.give_datagrams(moving, out);
+            true
+        }
+    }
+
+    /// Takes the shard that `moving` brings, and leaves the empty one there that was in its place.
+    pub fn adopt(&mut self, moving: &mut Move) {
+        self.owned = self.owned.with(moving.id);
+        // It may be behind the time.
+        self.overdue |= 1 << moving.id.index();
+        std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+        self.datagrams[moving.id.index()].exchange(&mut moving.datagrams);
+    }
+
     /// The shard of a packet as it came in that is another worker's.
     #[inline(always)]
     fn elsewhere(&self, prepared: &Prepared) -> Option<ShardId> {
@@ -483,7 +504,8 @@ impl<P: Packet> Engine<P> {
         };
         match &message {
             ToWorker::Stop => return false,
-            ToWorker::Plan { .. } | ToWorker::Walk(_) => {}
+            // A move is the worker's affair, which has the rings.
+            ToWorker::Plan { .. } | ToWorker::Walk(_) | ToWorker::Move(_) => {}
             ToWorker::Neighbour(update) => self.neighbour(update, now, pool, out),
             ToWorker::Frame { interface, frame } => {
                 self.counters.from_host.add(1);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::plan::{InterfaceId, MacAddr, Plan};
 use crate::pool::Leases;
 use crate::session::walk::Walk;
+use crate::steer::hand_over::Move;
 
 /// What is known of a neighbour (RFC 826, RFC 4861), as the control thread publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct NeighbourUpdate {
 }
 
 /// From the control thread to a worker, applied between bursts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum ToWorker {
     /// A neighbour changed.
     Neighbour(NeighbourUpdate),
@@ -58,6 +59,9 @@ pub enum ToWorker {
     },
     /// List, count or end sessions or mappings: one bounded step, after which it comes back by [`FromWorker::Walked`].
     Walk(Box<Walk>),
+    /// Give this shard to another worker, with an empty one to take its place. The other worker says [`FromWorker::Moved`]
+    /// when it has it; so does this one, at once, if the shard is not its own.
+    Move(Box<Move>),
     /// Leave the loop. Packets still held are freed with the worker.
     Stop,
 }
@@ -93,6 +97,9 @@ pub enum FromWorker<P> {
     },
     /// A walk has been taken a step further.
     Walked(Box<Walk>),
+    /// A shard has arrived where it was to go, and the map says so; or its worker did not have it. With the empty shard that is
+    /// left over.
+    Moved(Box<Move>),
     /// A message that has been applied comes back, so that its memory is freed off the packet path.
     Spent(ToWorker),
 }

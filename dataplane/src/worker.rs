@@ -1,7 +1,8 @@
 //! The poll loop: receive, engine, transmit.
 //!
-//! A worker has everything of its own: a device (queue pair) of every port, an engine with its shards, a packet pool, and a
-//! ring to and from every other worker, for packets whose flows another one owns.
+//! A worker has everything of its own: a device (queue pair) of every port that has enough of them, an engine with its shards, a
+//! packet pool, and a ring to and from every other worker: for packets whose flows another one owns, and for what leaves by a
+//! port that it has no device of.
 //! [`Worker::poll_once`] is one turn of the loop and can be called from a test; the loop itself, with its thread, its
 //! core and its backing off, is the control crate's.
 
@@ -15,7 +16,7 @@ use crate::message::{FromWorker, ToWorker};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId};
 use crate::steer::WorkerId;
-use crate::steer::hand_over::{self, Handed, HandedBurst, Links};
+use crate::steer::hand_over::{self, Crossing, Crossings, HandedBurst, Links, Move};
 use crate::time::Time;
 use crate::trace::Trace;
 
@@ -55,20 +56,44 @@ pub struct Poll {
     pub stop: bool,
 }
 
+/// How a worker reaches a port.
+#[derive(Debug)]
+pub enum Access<D> {
+    /// By a device of its own.
+    Own(D),
+    /// Through another worker, which has one: there are fewer than workers.
+    Through(WorkerId),
+}
+
+/// Where a port's packets go.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// To the worker's own device of that number.
+    Device(usize),
+    Worker(WorkerId),
+}
+
 /// A worker.
 #[derive(Debug)]
 pub struct Worker<D: Device, L> {
     engine: Engine<D::Packet>,
+    /// Its devices, with the port of each.
     devices: Vec<D>,
+    ports: Vec<PortId>,
+    /// By port.
+    ways: Vec<Way>,
     pool: L,
     inbox: Receiver<ToWorker>,
     outbox: Sender<FromWorker<D::Packet>>,
     received: Burst<D::Packet>,
     burst: Received<D::Packet>,
     links: Links<D::Packet>,
+    crossings: Crossings<D::Packet>,
     handed: HandedBurst<D::Packet>,
+    /// A shard that leaves as soon as there is room for it in the ring.
+    leaving: Option<Box<Move>>,
     out: Output<D::Packet>,
-    /// What waits for its device, with the interface it leaves by, per port.
+    /// What waits for its device, with the interface it leaves by, per device.
     pending: Vec<Pending<D::Packet>>,
 }
 
@@ -88,15 +113,16 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         inbox: Receiver<ToWorker>,
         outbox: Sender<FromWorker<D::Packet>>,
     ) -> Self {
-        Worker::among(Links::alone(), engine, devices, pool, inbox, outbox)
+        let ports = devices.into_iter().map(Access::Own);
+        Worker::among(Links::alone(), engine, ports, pool, inbox, outbox)
     }
 
-    /// One of several workers: the one whose ends of the rings these are.
+    /// One of several workers, the one whose ends of the rings these are, with what it has of each of the plan's ports, in order.
     #[must_use]
     pub fn among(
         links: Links<D::Packet>,
         engine: Engine<D::Packet>,
-        devices: Vec<D>,
+        access: impl IntoIterator<Item = Access<D>>,
         pool: L,
         inbox: Receiver<ToWorker>,
         outbox: Sender<FromWorker<D::Packet>>,
@@ -106,16 +132,31 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         // While the control thread does not listen, each neighbour can be asked for, or reported as used, once: what it is told
         // of them, which could make them worth another word, is not applied then (see `poll_once`).
         out.events.reserve(out.events.capacity() + limits.neighbours as usize);
+        let (mut devices, mut ports, mut ways) = (Vec::new(), Vec::new(), Vec::new());
+        for (access, port) in access.into_iter().zip((0..).map(PortId)) {
+            ways.push(match access {
+                Access::Own(device) => {
+                    devices.push(device);
+                    ports.push(port);
+                    Way::Device(devices.len() - 1)
+                }
+                Access::Through(worker) => Way::Worker(worker),
+            });
+        }
         let pending = devices.iter().map(|_| Pending { packets: Burst::new(), interfaces: ArrayVec::new() });
         Worker {
             pending: pending.collect(),
             out,
             received: Burst::new(),
             burst: Received::new(),
+            crossings: Crossings::new(),
             handed: HandedBurst::new(),
+            leaving: None,
             links,
             engine,
             devices,
+            ports,
+            ways,
             pool,
             inbox,
             outbox,
@@ -133,7 +174,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         &mut self.engine
     }
 
-    /// The devices, by port.
+    /// Its devices, in the order of their ports.
     pub fn devices_mut(&mut self) -> &mut [D] {
         &mut self.devices
     }
@@ -161,6 +202,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         // While the control thread does not listen, it is not listened to either: so what waits for it stays bounded.
         while poll.messages < MESSAGES
             && self.out.events.len() < MESSAGES
+            && self.leaving.is_none()
             && let Ok(message) = self.inbox.try_recv()
         {
             poll.messages += 1;
@@ -168,24 +210,29 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             if matches!(message, ToWorker::Plan { .. }) {
                 self.flush();
             }
-            if !self.engine.apply(message, now, &mut self.pool, &mut self.out) {
+            if let ToWorker::Move(moving) = message {
+                self.leaving = Some(moving);
+            } else if !self.engine.apply(message, now, &mut self.pool, &mut self.out) {
                 poll.stop = true;
                 break;
             }
         }
         self.flush();
+        if let Some(moving) = self.leaving.take() {
+            self.leave(moving);
+        }
         for ring in 0..self.links.from.len() {
-            hand_over::receive(&mut self.links.from[ring], &mut self.handed);
-            poll.taken_over += self.handed.len();
-            if !self.handed.is_empty() {
-                self.engine.process_handed(&mut self.handed, now, &mut self.pool, &mut self.out);
-                self.flush();
+            hand_over::receive(&mut self.links.from[ring], &mut self.crossings);
+            if !self.crossings.is_empty() {
+                poll.taken_over += self.crossings.len();
+                self.take_over(now);
             }
         }
-        for (device, port) in (0..self.devices.len()).zip(0..) {
+        for device in 0..self.devices.len() {
+            let port = self.ports[device];
             self.devices[device].receive(&mut self.received);
             poll.received += self.received.len();
-            self.burst.extend(self.received.drain(..).map(|packet| (PortId(port), packet)));
+            self.burst.extend(self.received.drain(..).map(|packet| (port, packet)));
             if !self.burst.is_empty() {
                 self.engine.process(&mut self.burst, now, &mut self.pool, &mut self.out);
                 self.flush();
@@ -203,18 +250,61 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         poll
     }
 
+    /// What a ring has brought, in order.
+    fn take_over(&mut self, now: Time) {
+        let mut crossings = std::mem::take(&mut self.crossings);
+        for crossing in crossings.drain(..) {
+            match crossing {
+                Crossing::Packet(handed) => self.handed.push(handed),
+                Crossing::Transmit(interface, packet) => {
+                    self.engine.counters().taken_over.add(1);
+                    self.out.transmit.push((interface, packet));
+                }
+                Crossing::Shard(mut moving) => {
+                    self.engine.process_handed(&mut self.handed, now, &mut self.pool, &mut self.out);
+                    self.engine.adopt(&mut moving);
+                    self.links.map.publish(moving.id, self.links.worker);
+                    self.out.events.push_back(FromWorker::Moved(moving));
+                }
+            }
+        }
+        self.crossings = crossings;
+        self.engine.process_handed(&mut self.handed, now, &mut self.pool, &mut self.out);
+        self.flush();
+    }
+
+    /// Gives a shard away, behind all that it has sent; or keeps it until the ring to its new owner has room.
+    fn leave(&mut self, mut moving: Box<Move>) {
+        let is_ours = self.engine.owns(moving.id) && moving.to != self.links.worker;
+        if !is_ours || moving.to.index() >= self.links.to.len() {
+            self.out.events.push_back(FromWorker::Moved(moving));
+        } else if !self.links.has_room(moving.to) {
+            self.leaving = Some(moving);
+        } else if self.engine.give(&mut moving, &mut self.out) {
+            self.links.send_shard(moving);
+        }
+    }
+
     /// Empties the output: transmits, hands over, tells the control thread, frees.
     fn flush(&mut self) {
-        let Worker { out, pending, devices, engine, outbox, received, links, .. } = self;
+        let Worker { out, pending, devices, engine, outbox, received, links, ways, .. } = self;
         let (plan, counters) = (engine.plan(), engine.counters());
-        if !out.hand_over.is_empty() {
-            send_handed(&mut out.hand_over, links, counters);
+        for handed in out.hand_over.drain(..) {
+            let worker = links.owner(handed.shard);
+            links.put(worker, Crossing::Packet(handed), counters);
         }
         for (interface, packet) in out.transmit.drain(..) {
             let port = plan.interface(interface).map_or(usize::MAX, |it| usize::from(it.port.0));
-            let (Some(pending), Some(device)) = (pending.get_mut(port), devices.get_mut(port)) else {
-                counters.dropped[Drop::TransmitFull as usize].add(1);
-                continue;
+            let (pending, device) = match ways.get(port) {
+                Some(&Way::Device(number)) => (&mut pending[number], &mut devices[number]),
+                Some(&Way::Worker(worker)) => {
+                    links.put(worker, Crossing::Transmit(interface, packet), counters);
+                    continue;
+                }
+                None => {
+                    counters.dropped[Drop::TransmitFull as usize].add(1);
+                    continue;
+                }
             };
             pending.interfaces.push((interface, packet.data().len() as u64));
             pending.packets.push(packet);
@@ -222,6 +312,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 pending.send(device, counters);
             }
         }
+        links.flush(counters);
         for (pending, device) in pending.iter_mut().zip(devices) {
             if !pending.packets.is_empty() {
                 pending.send(device, counters);
@@ -245,27 +336,6 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 Err(TrySendError::Full(event)) => out.events.push_back(event),
                 Err(TrySendError::Disconnected(_)) => {}
             }
-        }
-    }
-}
-
-/// Gives each packet to the ring of the worker that owns its shard.
-#[inline(never)]
-fn send_handed<P: Packet>(out: &mut Vec<Handed<P>>, links: &mut Links<P>, counters: &Counters) {
-    for handed in out.drain(..) {
-        let worker = links.map.owner(handed.shard);
-        let Some(outgoing) = links.to.get_mut(worker.index()) else {
-            counters.dropped[Drop::HandOverFull as usize].add(1);
-            continue;
-        };
-        outgoing.pending.push(handed);
-        if outgoing.pending.is_full() {
-            outgoing.flush(worker, counters);
-        }
-    }
-    for (outgoing, worker) in links.to.iter_mut().zip((0..).map(WorkerId)) {
-        if !outgoing.pending.is_empty() {
-            outgoing.flush(worker, counters);
         }
     }
 }

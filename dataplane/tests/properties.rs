@@ -493,7 +493,7 @@ impl Bench {
                     self.counters.punted.add(1); // as the worker does, when it has handed it over
                     self.seen.events.push(format!("punt {interface:?} {:02x?}", packet.data()));
                 }
-                FromWorker::Spent(_) | FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
+                FromWorker::Spent(_) | FromWorker::Swept { .. } | FromWorker::Walked(_) | FromWorker::Moved(_) => {}
                 event => self.seen.events.push(format!("{event:?}")),
             }
         }

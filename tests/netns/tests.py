@@ -35,6 +35,7 @@ from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Names
 from link_tests import LINK_GROUPS
 from reload_tests import RELOAD_GROUPS
 from watch_tests import WATCH_GROUPS
+from worker_tests import WORKER_GROUPS
 
 # --- probes ---------------------------------------------------------------------------------------------------------
 
@@ -558,7 +559,7 @@ def _core_outside(scene: Scene) -> Seen:
 
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
-    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS, *RELOAD_GROUPS,
+    *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS, *RELOAD_GROUPS, *WORKER_GROUPS,
 ]  # fmt: skip
 
 

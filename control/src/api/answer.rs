@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::session::walk::{Action, Filter};
+use dataplane::steer::{SHARDS, ShardId, WorkerId};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
@@ -43,10 +44,12 @@ enum Verb {
     Neighbours,
     Routes,
     Workers,
+    Shards,
+    MoveShard,
     Stats,
 }
 
-const VERBS: [(Method, &str, Verb); 13] = [
+const VERBS: [(Method, &str, Verb); 15] = [
     (Method::GET, "/v1/status", Verb::Status),
     (Method::POST, "/v1/reload", Verb::Reload),
     (Method::GET, "/v1/sessions", Verb::Sessions),
@@ -59,6 +62,8 @@ const VERBS: [(Method, &str, Verb); 13] = [
     (Method::GET, "/v1/neighbours", Verb::Neighbours),
     (Method::GET, "/v1/routes", Verb::Routes),
     (Method::GET, "/v1/workers", Verb::Workers),
+    (Method::GET, "/v1/shards", Verb::Shards),
+    (Method::POST, "/v1/shards", Verb::MoveShard),
     (Method::GET, "/v1/stats", Verb::Stats),
 ];
 
@@ -124,8 +129,10 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
     admit(&desk, peer, request.method() == Method::GET).await?;
     let verb = verb(request.method(), request.uri().path())?;
     let query = request.uri().query();
-    let takes_a_query =
-        matches!(verb, Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings);
+    let takes_a_query = matches!(
+        verb,
+        Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings | Verb::MoveShard
+    );
     if let Some(query) = query.filter(|query| !takes_a_query && !query.is_empty()) {
         return Err(Problem::wrong(format!("`{query}`: nothing is to be said here"), "leave it out"));
     }
@@ -163,6 +170,12 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
             tokio::time::sleep(LOAD_TIME).await;
             Ok(listing::of(desk.view().await?, move |view| rows::workers(view, &before, LOAD_TIME)))
         }
+        Verb::Shards => Ok(listing::of(desk.view().await?, rows::shards)),
+        Verb::MoveShard => {
+            let (shard, to) = shard_and_worker(query)?;
+            let moved = desk.ask(|answer| Request::MoveShard { shard, to, answer }).await?;
+            Ok(json(&moved.map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error, None))?))
+        }
         Verb::Stats => Ok(listing::of(desk.view().await?, rows::stats)),
     }
 }
@@ -199,6 +212,24 @@ fn check_only(query: Option<&str>) -> Result<bool, Problem> {
         "check=true" => Ok(true),
         other => Err(Problem::wrong(format!("`{other}` says nothing to a reload"), "write check=true, or nothing")),
     }
+}
+
+/// What a move says: `shard=N&worker=M`.
+fn shard_and_worker(query: Option<&str>) -> Result<(ShardId, WorkerId), Problem> {
+    let (mut shard, mut worker) = (None, None);
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let number: Option<u8> = value.parse().ok();
+        match (&*key, number) {
+            ("shard", Some(id)) if usize::from(id) < SHARDS => shard = Some(ShardId(id)),
+            ("worker", Some(id)) => worker = Some(WorkerId(id)),
+            _ => {
+                let remedy = "write shard= and a number from 0 to 63, and worker= and a worker's number";
+                return Err(Problem::wrong(format!("`{key}={value}` does not do"), remedy));
+            }
+        }
+    }
+    let missing = || Problem::wrong("a move needs a shard and a worker", "write shard=N&worker=M");
+    shard.zip(worker).ok_or_else(missing)
 }
 
 impl Desk {

@@ -10,10 +10,11 @@ use dataplane::counters::Counters;
 use dataplane::plan::{InterfaceId, Plan};
 use dataplane::pool::Leases;
 use dataplane::session::walk::Walk;
+use dataplane::steer::{ShardId, ShardMap, WorkerId};
 use dataplane::time::Time;
 use tokio::sync::oneshot;
 
-use super::types::ReloadReport;
+use super::types::{Moved, ReloadReport};
 use crate::host::Neighbour;
 use crate::metrics::Sample;
 
@@ -44,6 +45,15 @@ pub enum Request {
         /// Where it comes back to. None: there is no such worker.
         answer: Answer<Option<Walked>>,
     },
+    /// Give a shard to another worker.
+    MoveShard {
+        /// The shard.
+        shard: ShardId,
+        /// The worker, by number.
+        to: WorkerId,
+        /// Where the report goes when it has arrived, or why it can't go.
+        answer: Answer<Result<Moved, String>>,
+    },
     /// Read the configuration again.
     Reload {
         /// Say what would change, and change nothing.
@@ -66,6 +76,8 @@ pub struct View {
     pub plan: Arc<Plan>,
     /// The leases of its external addresses.
     pub leases: Arc<Leases>,
+    /// Which worker owns which shard.
+    pub map: Arc<ShardMap>,
     /// The workers' cores, and what they count.
     pub workers: Vec<(u16, Arc<Counters>)>,
     /// What was last seen of the devices, less than a second or so ago.

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use dataplane::counters::{Counter, Counters, Drop};
+use dataplane::counters::{self, Counter, Counters, Drop};
 use dataplane::plan::{InterfaceId, IpPrefix, NextHop, Plan, PoolSpec};
 use dataplane::pool::Proto;
 use dataplane::session::walk::{MappingRow, SessionRow};
+use dataplane::steer::{ShardId, WorkerId};
 use dataplane::trace::RuleRef;
 
 use super::request::{Neighbours, View};
-use super::types::{DropReason, Interface, Mapping, Neighbour, Pool, PoolAddress, Route, Session, Status, Worker};
+use super::types::{
+    DropReason, Interface, Mapping, Neighbour, Pool, PoolAddress, Route, Session, Shard, Status, Worker,
+};
 use crate::host;
 
 /// Rows that are made one by one, as they are sent.
@@ -20,7 +23,7 @@ type Rows<'a, R> = Box<dyn Iterator<Item = R> + Send + 'a>;
 impl View {
     /// The sum of a counter over all workers.
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
-        self.workers.iter().map(|(_, counters)| counter(counters).get()).sum()
+        counters::sum(self.workers.iter().map(|(_, counters)| counter(counters)))
     }
 
     fn is_up(&self, port: usize) -> bool {
@@ -30,7 +33,7 @@ impl View {
 
 /// The sum of an array of counters.
 fn total(counters: &[Counter]) -> u64 {
-    counters.iter().map(Counter::get).sum()
+    counters::sum(counters)
 }
 
 pub(super) fn status(view: &View) -> Status {
@@ -46,9 +49,9 @@ pub(super) fn status(view: &View) -> Status {
         workers,
         ports: spec.ports.len(),
         ports_up: (0..spec.ports.len()).filter(|&port| view.is_up(port)).count(),
-        sessions: view.workers.iter().map(|(_, counters)| total(&counters.sessions)).sum(),
+        sessions: counters::sum(view.workers.iter().flat_map(|(_, counters)| &counters.sessions)),
         session_limit: spec.limits.sessions.into(),
-        mappings: view.workers.iter().map(|(_, counters)| total(&counters.mappings)).sum(),
+        mappings: counters::sum(view.workers.iter().flat_map(|(_, counters)| &counters.mappings)),
         mapping_limit: spec.limits.mappings.into(),
     }
 }
@@ -262,10 +265,18 @@ pub(super) fn workers<'a>(view: &'a View, before: &[u64], time: Duration) -> Row
             received: counters.received.get(),
             transmitted: counters.transmitted.get(),
             dropped: total(&counters.dropped),
+            // Few: a worker's number is below 64.
+            shards: u8::try_from(worker).map_or(0, |worker| view.map.shards_of(WorkerId(worker)).len()),
+            handed_over: total(&counters.handed_over),
+            taken_over: counters.taken_over.get(),
             buffers: mempool.size,
             buffers_free: mempool.free,
         }
     }))
+}
+
+pub(super) fn shards(view: &View) -> Rows<'_, Shard> {
+    Box::new(ShardId::all().map(|shard| Shard { shard: shard.0, worker: view.map.owner(shard).0 }))
 }
 
 pub(super) fn stats(view: &View) -> Rows<'_, DropReason> {

@@ -222,10 +222,34 @@ rows! {
         transmitted: u64,
         /// Packets dropped.
         dropped: u64,
+        /// Shards that it owns.
+        shards: usize,
+        /// Packets handed over to other workers.
+        handed_over: u64,
+        /// Packets that other workers handed over to it.
+        taken_over: u64,
         /// Its packet buffers.
         buffers: u64,
         /// Those not in use.
         buffers_free: u64,
+    }
+
+    /// A shard: one of the 64 parts of the state.
+    Shard {
+        /// Its number.
+        shard: u8,
+        /// The worker that owns it.
+        worker: u8,
+    }
+
+    /// A shard that has moved.
+    Moved {
+        /// Its number.
+        shard: u8,
+        /// The worker that owned it.
+        from: u8,
+        /// The worker that owns it now.
+        to: u8,
     }
 
     /// A reason for drops.

@@ -62,9 +62,10 @@ section! {
         cpu: default Cpu = Cpu::default(),
         /// Memory for DPDK.
         memory: default Memory = Memory::default(),
-        /// Packet buffers per worker. At least the sum of all descriptors, boot.tables.fragments, and 2048 more.
+        /// Packet buffers per worker. At least the sum of all descriptors, 1024 for each other worker,
+        /// boot.tables.fragments, and 2048 more.
         packets: default Text<Number<2176, 4_194_304>> = Text(Number(16_384)),
-        /// Sizes of a worker's tables. Their memory is taken at start.
+        /// Sizes of the tables, which the workers share evenly. Their memory is taken at start.
         tables: default Tables = Tables::default(),
     }
 }
@@ -93,7 +94,7 @@ section! {
 }
 
 section! {
-    /// Sizes of a worker's tables. Their memory is taken at start.
+    /// Sizes of the tables, which the workers share evenly. Their memory is taken at start.
     Tables {
         /// Sessions. When the table is full new sessions are refused and counted; existing ones stay.
         sessions: default Text<Entries> = Text(Number(Limits::default().sessions)),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use dataplane::counters::{Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
+use dataplane::counters::{self, Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
 use dataplane::plan::PoolSpec;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -90,7 +90,7 @@ fn number(n: u64) -> f64 {
 impl State {
     /// The sum of one counter over all workers.
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> f64 {
-        number(self.workers.iter().map(|worker| counter(worker).get()).sum())
+        number(counters::sum(self.workers.iter().map(|worker| counter(worker))))
     }
 
     /// A value of each worker, labelled by its index.

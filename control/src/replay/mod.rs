@@ -295,11 +295,12 @@ impl Replay {
                 // What the host learns of neighbours is left aside: its timers would ask them, and nobody is there.
                 answers.extend(replies.into_iter().filter(|reply| !matches!(reply, ToWorker::Neighbour(_))));
             }
-            // Nobody asked for a new plan or a walk.
+            // Nobody asked for a new plan, a walk or a move.
             FromWorker::NeighbourUsed { .. }
             | FromWorker::Spent(_)
             | FromWorker::Swept { .. }
-            | FromWorker::Walked(_) => {}
+            | FromWorker::Walked(_)
+            | FromWorker::Moved(_) => {}
         }
     }
 }

@@ -63,6 +63,7 @@ impl Gateway {
             }
             if self.watch.due <= now {
                 self.look(now, &mut out);
+                self.balance(now);
             }
             self.send(&mut out);
             for notice in self.host.notices() {
@@ -89,20 +90,18 @@ impl Gateway {
             FromWorker::Spent(message) => drop(message),
             FromWorker::Walked(walk) => self.walked(walk),
             FromWorker::Swept { generation } => self.swept(generation, now, out),
+            FromWorker::Moved(moving) => self.moved(&moving, now, out),
         }
     }
 
-    /// Neighbours are every worker's business; a frame or packet leaves once, by the first.
+    /// Neighbours are every worker's business; a frame or packet leaves once, by the first, whoever has the port's queue.
     fn send(&mut self, out: &mut Vec<ToWorker>) {
         self.workers.iter_mut().for_each(|worker| worker.flush());
         for message in out.drain(..) {
-            match message {
-                ToWorker::Frame { .. } | ToWorker::Packet { .. } => {
-                    if let Some(first) = self.workers.first_mut() {
-                        first.send(message);
-                    }
-                }
-                message => self.workers.iter_mut().for_each(|worker| worker.send(message.clone())),
+            if let ToWorker::Neighbour(update) = message {
+                self.workers.iter_mut().for_each(|worker| worker.send(ToWorker::Neighbour(update)));
+            } else if let Some(first) = self.workers.first_mut() {
+                first.send(message);
             }
         }
     }

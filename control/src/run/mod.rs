@@ -10,6 +10,7 @@
 
 mod checksums;
 mod control;
+mod moves;
 mod plan;
 mod reload;
 mod requests;
@@ -26,11 +27,14 @@ use crossbeam_channel::{Receiver, bounded};
 use dataplane::counters::Counters;
 use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue};
 use dataplane::dpdk::{available_cores, check_cores};
-use dataplane::engine::Engine;
+use dataplane::engine::{Engine, Part};
 use dataplane::message::{FromWorker, ToWorker};
 use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
 use dataplane::pool::Leases;
+use dataplane::steer::hand_over::Links;
+use dataplane::steer::{ShardMap, WorkerId};
 use dataplane::time::Time;
+use dataplane::worker::Access;
 use tracing::info;
 
 use crate::api::{self, Request, SocketError};
@@ -38,6 +42,7 @@ use crate::config::{Config, Device};
 use crate::host::Host;
 use crate::metrics::{Metrics, ServeError, Server};
 use checksums::ChecksumWatch;
+use moves::Moves;
 use reload::Reload;
 use requests::Walks;
 use service::Service;
@@ -46,6 +51,9 @@ use worker::{Backoff, Running};
 
 /// Messages that may wait between the control thread and a worker, each way.
 const MESSAGES_MAX: usize = 1024;
+
+/// Packets that may wait in the ring from one worker to another: what a busy worker receives in about a tenth of a millisecond.
+pub(crate) const RING: u32 = 1024;
 
 /// The MTU that every device has without being asked.
 const USUAL_MTU: u16 = 1500;
@@ -162,6 +170,9 @@ pub struct Gateway {
     host: Host,
     ports: Vec<(String, Port)>,
     workers: Vec<Running>,
+    /// Which worker owns which shard.
+    map: Arc<ShardMap>,
+    moves: Moves,
     from_workers: Receiver<FromWorker<Mbuf>>,
     metrics: Metrics,
     checksums: ChecksumWatch,
@@ -207,12 +218,18 @@ impl Gateway {
 
         let leases = Arc::new(Leases::new(&plan));
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
+        // The configuration allows no more than there are shards.
+        let count = u8::try_from(cores.len()).unwrap_or(u8::MAX);
+        let map = Arc::new(ShardMap::dealt(count));
+        let links = Links::between(&map, count, RING as usize).into_iter().zip((0..).map(WorkerId));
         let mut workers = Vec::new();
-        for ((&core, pool), queues) in cores.iter().zip(&pools).zip(queues) {
-            let counters = Arc::new(Counters::new(INTERFACES_MAX));
-            let engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), clock.now());
+        for (((&core, pool), access), (links, id)) in cores.iter().zip(&pools).zip(queues).zip(links) {
+            let counters = Arc::new(Counters::among(cores.len(), INTERFACES_MAX));
+            let part = Part { shards: map.shards_of(id), workers: count };
+            let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, clock.now());
             let backoff = Backoff::new(cpu.poll_on(usable.len()));
-            workers.push(Running::start(eal, core, engine, queues, pool.clone(), outbox.clone(), backoff, clock)?);
+            let outbox = outbox.clone();
+            workers.push(Running::start(eal, core, links, engine, access, pool.clone(), outbox, backoff, clock)?);
         }
         let counters = workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
         let metrics = Metrics::new(Arc::clone(&plan), Arc::clone(&leases), counters);
@@ -230,6 +247,8 @@ impl Gateway {
             clock,
             reload: Reload::new(config),
             watch: Watch::new(ports.len(), workers.len()),
+            moves: Moves::new(workers.len()),
+            map,
             service: Service::from_environment(),
             plan,
             leases,
@@ -269,12 +288,12 @@ pub(crate) fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError
     Mempool::new(eal, &wanted).map_err(|error| RunError::Dpdk { error })
 }
 
-/// The ports with their names, and for each worker its queues, one for each port.
-pub(crate) type Ports = (Vec<(String, Port)>, Vec<Vec<Queue>>);
+/// The ports with their names, and for each worker its way to each of them.
+pub(crate) type Ports = (Vec<(String, Port)>, Vec<Vec<Access<Queue>>>);
 
 pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, RunError> {
     let pools: Vec<&Mempool> = pools.iter().collect();
-    let mut by_worker: Vec<Vec<Queue>> = pools.iter().map(|_| Vec::new()).collect();
+    let mut by_worker: Vec<Vec<Access<Queue>>> = pools.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for (id, port) in (0..=u16::MAX).map(PortId).zip(&config.ports) {
         let (Device::Vdev(device) | Device::Pci(device)) = &port.device;
@@ -292,9 +311,20 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, link, "port open");
-        for (worker, queue) in by_worker.iter_mut().zip(queues) {
-            worker.push(queue);
+        let count = queues.len();
+        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, queues = count, link, "port open");
+        if count < pools.len() {
+            let workers = pools.len();
+            info!(
+                port = port.name,
+                workers, "fewer queues than workers: those without one send and receive by the others"
+            );
+        }
+        // A worker without a queue sends by one that has one, always the same, so that order is kept.
+        let mut queues = queues.into_iter().map(Access::Own);
+        for (number, worker) in by_worker.iter_mut().enumerate() {
+            let through = || Access::Through(WorkerId(u8::try_from(number % count.max(1)).unwrap_or(0)));
+            worker.push(queues.next().unwrap_or_else(through));
         }
         ports.push((port.name.clone(), opened));
     }

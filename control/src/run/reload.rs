@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use dataplane::counters::{Counter, Counters};
+use dataplane::counters::{Counter, Counters, sum};
 use dataplane::message::ToWorker;
 use dataplane::plan::{Plan, PlanError, PortId, Spec};
 use dataplane::time::Time;
@@ -68,7 +68,8 @@ impl Gateway {
         now: Time,
         out: &mut Vec<ToWorker>,
     ) {
-        if self.reload.is_sweeping() && self.reload.waiting.len() < WAITING_MAX {
+        // While a shard is on its way there is nobody to check its sessions.
+        if (self.reload.is_sweeping() || self.moves.is_going_on()) && self.reload.waiting.len() < WAITING_MAX {
             self.reload.waiting.push(answer);
             return;
         }
@@ -160,8 +161,10 @@ impl Gateway {
     }
 
     fn apply(&mut self, now: Time, out: &mut Vec<ToWorker>) -> Result<ReloadReport, String> {
-        if self.reload.is_sweeping() {
-            return Err("the reload before is still being applied; try again in a moment".to_owned());
+        if self.reload.is_sweeping() || self.moves.is_going_on() {
+            return Err(
+                "the reload before, or a move of a shard, is still being carried out; try again in a moment".to_owned()
+            );
         }
         let (mut report, successor) = self.prepare()?;
         report.applied = true;
@@ -189,9 +192,14 @@ impl Gateway {
         self.reload.sweeping = None;
         self.leases.open(&self.plan);
         let ended = self.sum(|counters| &counters.session_reload_ends) - before;
-        let kept: u64 = self.workers.iter().flat_map(|it| &it.counters.sessions).map(Counter::get).sum();
+        let kept = sum(self.workers.iter().flat_map(|it| &it.counters.sessions));
         let milliseconds = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
         info!(generation, sessions_ended = ended, sessions_kept = kept, milliseconds, "reload: every session checked");
+        self.resume_reloads(now, out);
+    }
+
+    /// Nothing stands in the way of those who wait for a reload any more.
+    pub(super) fn resume_reloads(&mut self, now: Time, out: &mut Vec<ToWorker>) {
         // The first of them may begin another sweep, for which the others go on waiting.
         for answer in std::mem::take(&mut self.reload.waiting) {
             self.want_reload(answer, now, out);
@@ -200,7 +208,7 @@ impl Gateway {
 
     /// The sum of a counter over all workers.
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
-        self.workers.iter().map(|worker| counter(&worker.counters).get()).sum()
+        sum(self.workers.iter().map(|worker| counter(&worker.counters)))
     }
 }
 

@@ -28,6 +28,7 @@ impl Gateway {
                 let _ = answer.send(Neighbours { plan: Arc::clone(&self.plan), now: self.clock.now(), neighbours });
             }
             Request::Walk { worker, walk, answer } => self.walk(worker, walk, answer),
+            Request::MoveShard { shard, to, answer } => self.move_shard(shard, to, Some(answer), self.clock.now()),
             Request::Reload { check_only: true, answer } => {
                 let _ = answer.send(self.reload(true, self.clock.now(), out));
             }
@@ -42,6 +43,7 @@ impl Gateway {
             ready: self.metrics.is_ready(),
             plan: Arc::clone(&self.plan),
             leases: Arc::clone(&self.leases),
+            map: Arc::clone(&self.map),
             workers: self.workers.iter().map(|worker| (worker.core, Arc::clone(&worker.counters))).collect(),
             sample: self.metrics.sample(),
         }

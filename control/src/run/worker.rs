@@ -11,7 +11,8 @@ use dataplane::counters::Counters;
 use dataplane::dpdk::{Eal, Mbuf, Mempool, Queue, WorkerThread};
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::worker::Worker;
+use dataplane::steer::hand_over::Links;
+use dataplane::worker::{Access, Worker};
 use tracing::info;
 
 use super::{Backlog, Clock, MESSAGES_MAX, RunError};
@@ -81,8 +82,9 @@ impl Running {
     pub(super) fn start(
         eal: Eal,
         core: u16,
+        links: Links<Mbuf>,
         engine: Engine<Mbuf>,
-        queues: Vec<Queue>,
+        access: Vec<Access<Queue>>,
         pool: Mempool,
         outbox: Sender<FromWorker<Mbuf>>,
         mut backoff: Backoff,
@@ -91,7 +93,7 @@ impl Running {
         let (inbox, messages) = bounded(MESSAGES_MAX);
         let (started, starting) = bounded(1);
         let counters = Arc::clone(engine.counters());
-        let mut worker = Worker::new(engine, queues, pool.clone(), messages, outbox);
+        let mut worker = Worker::among(links, engine, access, pool.clone(), messages, outbox);
         let poll = if backoff.poll == Poll::Busy { "busy" } else { "adaptive" };
         info!(core, poll, buffers = pool.size(), "worker");
         let work = move || {
@@ -174,7 +176,7 @@ fn work(worker: &mut Worker<Queue, Mempool>, backoff: &mut Backoff, clock: Clock
         if poll.stop {
             return;
         }
-        if poll.received + poll.messages == 0 && !poll.more {
+        if poll.received + poll.taken_over + poll.messages == 0 && !poll.more {
             backoff.wait();
             now = clock.now();
         } else {

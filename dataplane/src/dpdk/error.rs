@@ -89,18 +89,6 @@ pub enum Error {
         /// What DPDK said.
         log: Log,
     },
-    /// The device has fewer queues than there are workers.
-    #[error("device `{device}` has {max} queues for {wanted} workers: lower the number of workers, or {remedy}")]
-    Queues {
-        /// The device.
-        device: String,
-        /// Workers.
-        wanted: usize,
-        /// Queues.
-        max: u16,
-        /// How a device gets more.
-        remedy: &'static str,
-    },
     /// The device can't carry packets of the configured size.
     #[error("device `{device}` can't have an MTU of {wanted} bytes: {reason}")]
     Mtu {

@@ -67,6 +67,8 @@ pub struct PortInfo {
     pub max_rx_queues: u16,
     /// Transmit queues that the device can have.
     pub max_tx_queues: u16,
+    /// Queues that it was opened with, each way.
+    pub queues: u16,
     /// Descriptors of each receive queue.
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
@@ -167,8 +169,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// Opens and starts a device with one receive and one transmit queue for each of `pools`; frames that the queue `n`
-    /// receives are in buffers of `pools[n]`. How frames spread over several queues is the device's affair.
+    /// Opens and starts a device with one receive and one transmit queue for each of `pools`, or as many as it has; frames that
+    /// the queue `n` receives are in buffers of `pools[n]`.
     ///
     /// All multicast is received (RFC 4861 needs it), and UDP's and TCP's checksums are looked at where the device can,
     /// but for virtio: its host would then send packets with unfinished checksums.
@@ -182,9 +184,8 @@ impl Port {
         let open = Arc::new(open);
         // These hand over what a kernel's network stack sends, and do not say that a checksum is unfinished.
         let from_kernel = matches!(info.driver.as_str(), "net_af_packet" | "net_af_xdp");
-        // SAFETY: `configure` has set up as many queues as there are pools and started the port; each id is given once.
-        let queues =
-            (0..).zip(pools).map(|(id, _)| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
+        // SAFETY: `configure` has set up that many queues and started the port; each id is given once.
+        let queues = (0..info.queues).map(|id| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
         let interface = Interface::of(&info.driver, info.if_index).map(Arc::new);
         Ok((Port { open, info: Arc::new(info), interface }, queues))
     }
@@ -432,7 +433,7 @@ impl OpenPort {
         };
         let info = device_info(id).map_err(|code| self.refused("asking what it can do", reason(code), &setup))?;
         let driver = driver_name(&info);
-        let queues = self.queues(pools.len(), info.max_rx_queues.min(info.max_tx_queues), &driver)?;
+        let queues = OpenPort::queues(pools.len(), &info, &driver);
         mtu::check_xdp(&driver, pools)
             .map_err(|reason| self.refused("using this gateway's buffers", reason, &setup))?;
 
@@ -483,6 +484,7 @@ impl OpenPort {
             numa_node,
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
+            queues,
             rx_descriptors,
             tx_descriptors,
             rx_checksum: conf.rxmode.offloads != 0,
@@ -497,17 +499,14 @@ impl OpenPort {
         Error::Device { device: self.name.clone(), step, reason, log: setup.log() }
     }
 
-    /// The number of queues, if the device has that many.
-    fn queues(&self, wanted: usize, max: u16, driver: &str) -> Result<u16, Error> {
-        let remedy = match driver {
-            "net_af_packet" => "give the device more (qpairs=N)",
-            "net_af_xdp" => "give the device more (queue_count=N)",
-            "net_memif" | "net_tap" => "use another kind of device",
-            "net_vhost" | "net_virtio_user" => "give the device more (queues=N)",
-            _ => "use another device",
+    /// The number of queues each way for so many workers: one each, as far as the device has them.
+    fn queues(workers: usize, info: &dpdk_sys::rte_eth_dev_info, driver: &str) -> u16 {
+        let most = match driver {
+            // Of the peer's queues nobody knows here; and the kernel spreads a TAP's packets without keeping a flow in order.
+            "net_memif" | "net_tap" => 1,
+            _ => info.max_rx_queues.min(info.max_tx_queues),
         };
-        let too_many = || Error::Queues { device: self.name.clone(), wanted, max, remedy };
-        u16::try_from(wanted).ok().filter(|&wanted| (1..=max).contains(&wanted)).ok_or_else(too_many)
+        u16::try_from(workers).unwrap_or(u16::MAX).min(most).max(1)
     }
 
     /// Sets the address, and says what it is. A device that has no notion of an address delivers everything, so any

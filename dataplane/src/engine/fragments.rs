@@ -15,7 +15,7 @@ use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, Target, ZoneId};
 use crate::pool::Proto;
 use crate::session::Direction;
-use crate::steer::hand_over::Turn;
+use crate::steer::hand_over::{Handed, Move, Turn};
 use crate::steer::passage::Passage;
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
@@ -140,6 +140,22 @@ impl<P: Packet> Engine<P> {
                 out.dropped.push(packet);
             }
         }
+    }
+
+    /// Gives away what a shard knows of datagrams. What waits for a first fragment does so with the new owner, behind the shard.
+    pub(super) fn give_datagrams(&mut self, moving: &mut Move, out: &mut Output<P>) {
+        let shard = moving.id;
+        let Some(datagrams) = self.datagrams.get_mut(shard.index()) else { return };
+        datagrams.reassembly.give_up_waiting();
+        let mut waiting = std::iter::from_fn(|| datagrams.reassembly.take_lost());
+        for (Waiting { packet, ingress }, _) in &mut waiting {
+            self.counters.held.sub(1);
+            self.counters.fragments_held.sub(1);
+            let port = self.plan.interface(ingress).map_or(PortId(0), |interface| interface.port);
+            let Passage { turn, lent } = Passage::FIRST;
+            out.hand_over.push(Handed { packet, ingress: port, shard, turn, lent, hops: 1 });
+        }
+        datagrams.exchange(&mut moving.datagrams);
     }
 
     /// Gives up the datagrams of a shard whose first fragment has not come in time. No ICMP error is due: that takes the first

@@ -153,4 +153,10 @@ impl<T> Datagrams<T> {
     pub fn new(shard: ShardId, secret: &Secret, fragments: u32) -> Self {
         Datagrams { reassembly: Reassembly::new(fragments), identifications: Identifications::new(shard, secret) }
     }
+
+    /// Exchanges all that is known with another one, as a shard leaves or arrives. Nothing may wait in either.
+    pub fn exchange<U>(&mut self, other: &mut Datagrams<U>) {
+        self.reassembly.exchange(&mut other.reassembly);
+        std::mem::swap(&mut self.identifications, &mut other.identifications);
+    }
 }

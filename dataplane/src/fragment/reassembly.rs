@@ -270,6 +270,26 @@ impl<T> Reassembly<T> {
         held.map(|held| (held, reason))
     }
 
+    /// Forgets all datagrams whose first fragment has not come: [`Reassembly::take_lost`] has what waited, in the order in which
+    /// it came for each of them.
+    pub fn give_up_waiting(&mut self) {
+        while self.waiting.first != NIL {
+            self.remove(self.waiting.first, Drop::FragmentTimeout);
+        }
+    }
+
+    /// Exchanges what is known of datagrams with another one, of the same size. Nothing may wait in either.
+    pub(super) fn exchange<U>(&mut self, other: &mut Reassembly<U>) {
+        use std::mem::swap;
+        swap(&mut self.table, &mut other.table);
+        swap(&mut self.entries, &mut other.entries);
+        swap(&mut self.free, &mut other.free);
+        swap(&mut self.waiting, &mut other.waiting);
+        swap(&mut self.known, &mut other.known);
+        swap(&mut self.waiting_max, &mut other.waiting_max);
+        swap(&mut self.known_max, &mut other.known_max);
+    }
+
     /// Gives up the datagrams that are longest past their deadlines: one of those that wait and one that is known.
     /// [`Reassembly::take_lost`] has what waited. Returns true if there was any, and so may be more.
     pub fn expire(&mut self, now: Time) -> bool {

@@ -1,8 +1,13 @@
-//! A packet on its way to the worker that owns its flow, and the rings that it goes by.
+//! What goes from worker to worker, and the rings that it goes by: packets for the owners of their flows, packets for the
+//! worker that has a port's queue, and shards that move.
 //!
 //! Between any two workers there is one ring each way, with one producer and one consumer. What a worker has for another is
 //! gathered into bursts; what a full ring has no room for is lost, counted and named ([`Drop::HandOverFull`]), for a worker
 //! never waits for another. Everything for one shard goes by one ring, in order.
+//!
+//! A shard that moves ([`Move`]) goes by the same ring: whatever its old owner has for it afterwards comes behind it. The new
+//! owner publishes the move on the map, from which on the others send to it directly. Until then the old owner sends on what
+//! still reaches it.
 
 use std::sync::Arc;
 
@@ -10,10 +15,12 @@ use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::map::ShardMap;
-use super::{ShardId, WorkerId};
+use super::{SHARDS, ShardId, WorkerId};
 use crate::counters::{Counters, Drop};
-use crate::fragment::Lent;
-use crate::plan::PortId;
+use crate::fragment::{Datagrams, Lent};
+use crate::plan::{InterfaceId, Plan, PortId};
+use crate::session::{Secret, Shard};
+use crate::time::Time;
 use crate::worker::BURST;
 
 /// How often a packet may be handed over: from the worker that received it to the owner, once more for a hairpin or because
@@ -49,33 +56,77 @@ pub struct Handed<P> {
     pub hops: u8,
 }
 
-/// A burst that a ring has brought.
+/// Packets that have been handed over.
 pub type HandedBurst<P> = ArrayVec<Handed<P>, BURST>;
+
+/// A shard on its way to another worker. It takes along all that its flows need, the memory that they lie in included.
+#[derive(Debug)]
+pub struct Move {
+    /// Its number.
+    pub id: ShardId,
+    /// Where it goes.
+    pub to: WorkerId,
+    /// While it travels, the shard. Before and after, an empty one for the place that it leaves or takes.
+    pub shard: Shard,
+    /// Likewise what it knows of datagrams in fragments. Those fragments that wait come behind it as packets.
+    pub datagrams: Datagrams<()>,
+}
+
+impl Move {
+    /// The order to give a shard away, with an empty one for its place.
+    #[must_use]
+    pub fn order(id: ShardId, to: WorkerId, plan: &Plan, now: Time) -> Self {
+        let datagrams = Datagrams::new(id, &Secret::new(plan.spec.secret), plan.spec.limits.fragments);
+        Move { id, to, shard: Shard::new(id, plan, now), datagrams }
+    }
+}
+
+/// What a ring carries.
+#[derive(Debug)]
+pub(crate) enum Crossing<P> {
+    /// A packet for the owner of its flow.
+    Packet(Handed<P>),
+    /// A packet that leaves by this interface, for the worker that has a queue of its port.
+    Transmit(InterfaceId, P),
+    /// A shard.
+    Shard(Box<Move>),
+}
+
+/// What a ring brings, or takes, at once.
+pub(crate) type Crossings<P> = ArrayVec<Crossing<P>, BURST>;
 
 /// A worker's ends of the rings to and from the others.
 #[derive(Debug)]
 pub struct Links<P> {
+    /// Whose ends they are.
+    pub(crate) worker: WorkerId,
+    /// Where the shards went that it has given away, for as long as the map still says that it owns them.
+    pub(crate) given: [WorkerId; SHARDS],
     /// Who owns what.
     pub(crate) map: Arc<ShardMap>,
     /// To each worker, by its number; its own has no ring.
     pub(crate) to: Box<[Outgoing<P>]>,
     /// From each other worker.
-    pub(crate) from: Box<[Consumer<Handed<P>>]>,
+    pub(crate) from: Box<[Consumer<Crossing<P>>]>,
 }
 
 /// What goes to one other worker.
 #[derive(Debug)]
 pub(crate) struct Outgoing<P> {
-    ring: Option<Producer<Handed<P>>>,
+    ring: Option<Producer<Crossing<P>>>,
     /// What has not been given to the ring yet.
-    pub(crate) pending: HandedBurst<P>,
+    pub(crate) pending: Crossings<P>,
 }
 
 impl<P> Links<P> {
     /// The ends of a worker that has no others beside it.
     #[must_use]
     pub fn alone() -> Self {
-        Links { map: Arc::new(ShardMap::dealt(1)), to: Box::default(), from: Box::default() }
+        Links::new(WorkerId(0), &Arc::new(ShardMap::dealt(1)), Vec::new(), Vec::new())
+    }
+
+    fn new(worker: WorkerId, map: &Arc<ShardMap>, to: Vec<Outgoing<P>>, from: Vec<Consumer<Crossing<P>>>) -> Self {
+        Links { worker, given: [worker; SHARDS], map: Arc::clone(map), to: to.into(), from: from.into() }
     }
 
     /// The ends of all workers, for each in turn; every ring holds `capacity` packets.
@@ -83,7 +134,7 @@ impl<P> Links<P> {
     pub fn between(map: &Arc<ShardMap>, workers: u8, capacity: usize) -> Vec<Self> {
         let count = usize::from(workers);
         let mut to: Vec<Vec<Outgoing<P>>> = (0..count).map(|_| Vec::new()).collect();
-        let mut from: Vec<Vec<Consumer<Handed<P>>>> = (0..count).map(|_| Vec::new()).collect();
+        let mut from: Vec<Vec<Consumer<Crossing<P>>>> = (0..count).map(|_| Vec::new()).collect();
         for (sender, outgoing) in to.iter_mut().enumerate() {
             for (receiver, incoming) in from.iter_mut().enumerate() {
                 let ring = (sender != receiver).then(|| {
@@ -91,18 +142,62 @@ impl<P> Links<P> {
                     incoming.push(consumer);
                     producer
                 });
-                outgoing.push(Outgoing { ring, pending: HandedBurst::new() });
+                outgoing.push(Outgoing { ring, pending: Crossings::new() });
             }
         }
         let ends = to.into_iter().zip(from);
-        let links = ends.map(|(to, from)| Links { map: Arc::clone(map), to: to.into(), from: from.into() });
+        let links = ends.zip((0..).map(WorkerId)).map(|((to, from), worker)| Links::new(worker, map, to, from));
         links.collect()
+    }
+}
+
+impl<P> Links<P> {
+    /// The worker that a packet of this shard goes to, which is another's.
+    pub(crate) fn owner(&self, shard: ShardId) -> WorkerId {
+        let owner = self.map.owner(shard);
+        if owner == self.worker { self.given[shard.index()] } else { owner }
+    }
+
+    /// Puts something into the burst for a worker, which goes off when it is full.
+    pub(crate) fn put(&mut self, worker: WorkerId, crossing: Crossing<P>, counters: &Counters) {
+        let Some(outgoing) = self.to.get_mut(worker.index()) else {
+            counters.dropped[Drop::HandOverFull as usize].add(1);
+            return;
+        };
+        outgoing.pending.push(crossing);
+        if outgoing.pending.is_full() {
+            outgoing.flush(worker, counters);
+        }
+    }
+
+    /// Sends all bursts off.
+    pub(crate) fn flush(&mut self, counters: &Counters) {
+        for (outgoing, worker) in self.to.iter_mut().zip((0..).map(WorkerId)) {
+            if !outgoing.pending.is_empty() {
+                outgoing.flush(worker, counters);
+            }
+        }
+    }
+
+    /// Whether the ring to another worker has room for one thing more, nothing being pending.
+    pub(crate) fn has_room(&self, worker: WorkerId) -> bool {
+        self.to.get(worker.index()).and_then(|to| to.ring.as_ref()).is_some_and(|ring| ring.slots() > 0)
+    }
+
+    /// Sends a shard off, to a ring that has room ([`Links::has_room`]). What comes for it from now on is sent on.
+    pub(crate) fn send_shard(&mut self, moving: Box<Move>) {
+        let (id, to) = (moving.id, moving.to);
+        if let Some(ring) = self.to.get_mut(to.index()).and_then(|to| to.ring.as_mut())
+            && ring.push(Crossing::Shard(moving)).is_ok()
+        {
+            self.given[id.index()] = to;
+        }
     }
 }
 
 impl<P> Outgoing<P> {
     /// Gives the ring to `worker` what is pending. What it has no room for is lost, and counted.
-    pub(crate) fn flush(&mut self, worker: WorkerId, counters: &Counters) {
+    fn flush(&mut self, worker: WorkerId, counters: &Counters) {
         let sent = self.send();
         let lost = self.pending.len() as u64;
         self.pending.clear();
@@ -129,7 +224,7 @@ impl<P> Outgoing<P> {
 }
 
 /// Takes what a ring has brought, as far as there is room in `burst`.
-pub(crate) fn receive<P>(ring: &mut Consumer<Handed<P>>, burst: &mut HandedBurst<P>) {
+pub(crate) fn receive<P>(ring: &mut Consumer<Crossing<P>>, burst: &mut Crossings<P>) {
     let count = ring.slots().min(burst.remaining_capacity());
     if let Ok(chunk) = ring.read_chunk(count) {
         burst.extend(chunk);
@@ -140,8 +235,24 @@ pub(crate) fn receive<P>(ring: &mut Consumer<Handed<P>>, burst: &mut HandedBurst
 mod tests {
     use super::*;
 
-    fn handed(packet: u32) -> Handed<u32> {
-        Handed { packet, ingress: PortId(0), shard: ShardId(0), turn: Turn::First, lent: None, hops: 1 }
+    fn crossing(packet: u32) -> Crossing<u32> {
+        Crossing::Packet(Handed {
+            packet,
+            ingress: PortId(0),
+            shard: ShardId(0),
+            turn: Turn::First,
+            lent: None,
+            hops: 1,
+        })
+    }
+
+    /// What has come, as numbers.
+    fn packets(burst: &mut Crossings<u32>) -> Vec<u32> {
+        let packet = |crossing| match crossing {
+            Crossing::Packet(handed) => handed.packet,
+            other => panic!("{other:?}"),
+        };
+        burst.drain(..).map(packet).collect()
     }
 
     #[test]
@@ -150,21 +261,21 @@ mod tests {
         let [first, second] = &mut links[..] else { panic!("two workers") };
         let mut sent = 0..;
         let mut send = |first: &mut Links<u32>, burst: u32| {
-            first.to[1].pending.extend(sent.by_ref().take(burst as usize).map(handed));
+            first.to[1].pending.extend(sent.by_ref().take(burst as usize).map(crossing));
             first.to[1].send()
         };
         assert_eq!([send(first, 32), first.to[1].pending.len()], [32, 0]);
         assert_eq!([send(first, 32), first.to[1].pending.len()], [8, 24]);
-        let mut burst = HandedBurst::new();
+        let mut burst = Crossings::new();
         receive(&mut second.from[0], &mut burst);
-        assert!(burst.drain(..).map(|it| it.packet).eq(0..32));
+        assert!(packets(&mut burst).into_iter().eq(0..32));
         assert_eq!(first.to[1].send(), 24);
         receive(&mut second.from[0], &mut burst);
-        assert!(burst.drain(..).map(|it| it.packet).eq(32..64));
+        assert!(packets(&mut burst).into_iter().eq(32..64));
         receive(&mut second.from[0], &mut burst);
         assert!(burst.is_empty());
         // There is none to itself.
-        first.to[0].pending.push(handed(0));
+        first.to[0].pending.push(crossing(0));
         assert_eq!([first.to[0].send(), first.to[0].pending.len()], [0, 1]);
     }
 
@@ -178,7 +289,7 @@ mod tests {
             let mut next = 0;
             while next < PACKETS || !first.to[1].pending.is_empty() {
                 while next < PACKETS && !first.to[1].pending.is_full() {
-                    first.to[1].pending.push(handed(next));
+                    first.to[1].pending.push(crossing(next));
                     next += 1;
                 }
                 if first.to[1].send() == 0 {
@@ -186,14 +297,14 @@ mod tests {
                 }
             }
         });
-        let (mut expected, mut burst) = (0, HandedBurst::new());
+        let (mut expected, mut burst) = (0, Crossings::new());
         while expected < PACKETS {
             receive(&mut second.from[0], &mut burst);
             if burst.is_empty() {
                 std::thread::yield_now();
             }
-            for handed in burst.drain(..) {
-                assert_eq!(handed.packet, expected);
+            for packet in packets(&mut burst) {
+                assert_eq!(packet, expected);
                 expected += 1;
             }
         }

@@ -19,6 +19,18 @@ impl ShardSet {
         self.0 >> shard.index() & 1 == 1
     }
 
+    /// The set with one more.
+    #[must_use]
+    pub fn with(self, shard: ShardId) -> Self {
+        ShardSet(self.0 | 1 << shard.index())
+    }
+
+    /// The set without one.
+    #[must_use]
+    pub fn without(self, shard: ShardId) -> Self {
+        ShardSet(self.0 & !(1 << shard.index()))
+    }
+
     /// How many it has.
     #[must_use]
     pub fn len(self) -> usize {
@@ -60,6 +72,11 @@ impl ShardMap {
     #[must_use]
     pub fn owner(&self, shard: ShardId) -> WorkerId {
         WorkerId(self.owners[shard.index()].load(Ordering::Acquire))
+    }
+
+    /// A shard has arrived at a worker. Only that worker calls this.
+    pub(crate) fn publish(&self, shard: ShardId, worker: WorkerId) {
+        self.owners[shard.index()].store(worker.0, Ordering::Release);
     }
 
     /// The shards of a worker.

@@ -6,11 +6,13 @@
 //! that it quotes. What belongs to no flow (ARP, packets for the gateway itself, what is only routed) has no owner, and stays
 //! with the worker that received it.
 //!
-//! A worker that receives a packet of another's shard hands it over ([`hand_over`]), as the map of shards says ([`map`]).
+//! NICs that can are told to deliver packets to their owners in the first place ([`rss`]). A worker that receives a packet of
+//! another's shard hands it over ([`hand_over`]), as the map of shards says ([`map`]).
 
 pub mod hand_over;
 pub mod map;
 pub mod passage;
+pub mod rss;
 
 pub use map::{ShardMap, ShardSet};
 
@@ -51,13 +53,14 @@ impl ShardId {
     }
 }
 
-/// The shard of an inside IPv4 address (host order). A fixed function, so that peers and restarts agree on it.
+/// The shard of an inside IPv4 address (host order). A fixed function, so that peers and restarts agree on it; and one that a NIC
+/// can compute as well ([`rss`]): a sum, without carries, of the address shifted by different numbers of bits.
 #[inline]
 #[must_use]
 pub fn shard_of4(inside: u32) -> ShardId {
-    // The upper bits of a multiplication by the golden ratio: neighbouring addresses land on different shards.
+    let terms = rss::ADDRESS_SHIFTS.iter().fold(0, |sum, shift| sum ^ inside >> shift);
     #[allow(clippy::cast_possible_truncation)] // 6 bits are left
-    ShardId((inside.wrapping_mul(0x9e37_79b1) >> 26) as u8)
+    ShardId((terms & 63) as u8)
 }
 
 #[cfg(test)]
@@ -92,6 +95,10 @@ mod tests {
                 let (least, most) = spread((0..1024).map(|n| first.wrapping_add(n * distance)));
                 assert!(least >= 10 && most <= 24, "every {distance} from {first:#x}: {least} to {most}, 16 hoped for");
             }
+        }
+        for distance in 1..300 {
+            let (_, most) = spread((0..256).map(|n| 0x0a00_0001_u32 + n * distance));
+            assert!(most <= 16, "every {distance}: {most} of 256 in one shard, 4 hoped for");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod fragments;
 pub mod moves;
+pub mod nic;
 pub mod recycled;
 pub mod scene;
 pub mod tally;
@@ -319,7 +320,7 @@ impl Lab {
                         }
                     }
                     FromWorker::NeighbourUsed { interface, address } => seen.used.push((interface, address)),
-                    FromWorker::Spent(_) => {}
+                    FromWorker::Spent(_) | FromWorker::Moved(_) => {}
                     FromWorker::Swept { generation } => seen.swept = Some(generation),
                     FromWorker::Walked(walk) => seen.walked.push(*walk),
                 }

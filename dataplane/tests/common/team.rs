@@ -10,10 +10,10 @@ use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet};
 use dataplane::plan::{InterfaceId, Plan, Spec};
 use dataplane::pool::Leases;
-use dataplane::steer::hand_over::Links;
-use dataplane::steer::{ShardMap, WorkerId};
+use dataplane::steer::hand_over::{Links, Move};
+use dataplane::steer::{ShardId, ShardMap, WorkerId};
 use dataplane::time::Time;
-use dataplane::worker::{Poll, Worker};
+use dataplane::worker::{Access, Poll, Worker};
 
 use super::{PEER, Wire};
 
@@ -32,6 +32,8 @@ pub struct Team {
     pub frames: Vec<(InterfaceId, Vec<u8>)>,
     /// What the host was given.
     pub punted: Vec<(InterfaceId, Vec<u8>)>,
+    /// Shards on their way.
+    pub moves: usize,
     to_workers: Vec<Sender<ToWorker>>,
     from_workers: Receiver<FromWorker<HeapPacket>>,
 }
@@ -58,18 +60,26 @@ impl Team {
             let part = Part { shards: map.shards_of(id), workers };
             let counters = Arc::clone(&counters[id.index()]);
             let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, now);
-            let devices = plan.spec.ports.iter().map(|_| Wire::default()).collect();
+            let devices = plan.spec.ports.iter().map(|_| Access::Own(Wire::default()));
             Worker::among(links, engine, devices, pool.clone(), inbox, outbox.clone())
         });
         let workers = workers.collect();
         let (frames, punted) = (Vec::new(), Vec::new());
-        Team { workers, counters, plan, leases, map, now, frames, punted, to_workers, from_workers }
+        Team { workers, counters, plan, leases, map, now, frames, punted, moves: 0, to_workers, from_workers }
     }
 
     /// Puts a frame into a worker's queue of an interface's port.
     pub fn arrive(&mut self, worker: usize, interface: InterfaceId, frame: &[u8]) {
         let port = usize::from(self.plan.interface(interface).expect("an interface").port.0);
         self.workers[worker].devices_mut()[port].rx.push_back(HeapPacket::from_frame(frame));
+    }
+
+    /// Gives a shard to another worker.
+    pub fn move_shard(&mut self, shard: ShardId, to: WorkerId) {
+        let from = self.map.owner(shard).index();
+        let order = Box::new(Move::order(shard, to, &self.plan, self.now));
+        self.to_workers[from].send(ToWorker::Move(order)).expect("room");
+        self.moves += 1;
     }
 
     /// One poll of one worker; the control thread answers at once.
@@ -79,6 +89,10 @@ impl Team {
             match event {
                 FromWorker::Punt { interface, packet } => self.punted.push((interface, packet.data().to_vec())),
                 FromWorker::Resolve { interface, address } => self.neighbour(interface, address),
+                FromWorker::Moved(moving) => {
+                    self.moves -= 1;
+                    assert!(moving.shard.sessions().next().is_none(), "an empty one is left over");
+                }
                 _ => {}
             }
         }
@@ -133,11 +147,6 @@ impl Team {
     /// Says to all workers where a neighbour is.
     pub fn neighbour(&self, interface: InterfaceId, address: IpAddr) {
         let update = NeighbourUpdate { interface, address, state: NeighbourState::Reachable(PEER) };
-        self.tell(&ToWorker::Neighbour(update));
-    }
-
-    /// Gives all workers a message.
-    pub fn tell(&self, message: &ToWorker) {
-        self.to_workers.iter().for_each(|worker| worker.send(message.clone()).expect("room"));
+        self.to_workers.iter().for_each(|worker| worker.send(ToWorker::Neighbour(update)).expect("room"));
     }
 }

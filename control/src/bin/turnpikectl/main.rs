@@ -15,8 +15,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Neighbour, Pool, PoolAddress, ReloadReport, Route, Session, Status,
-    Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, ReloadReport, Route, Session,
+    Shard, Status, Worker,
 };
 use control::api::{Client, ClientError};
 use control::config::DEFAULT_SOCKET;
@@ -87,6 +87,9 @@ enum Command {
     /// Workers
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Shards: the parts of the state that workers own
+    #[command(subcommand)]
+    Shard(ShardCommand),
     /// Count the drops by reason, since the start
     #[command(after_help = "Example:\n  turnpikectl stats --explain")]
     Stats(StatsArgs),
@@ -180,6 +183,21 @@ enum WorkerCommand {
     Show,
 }
 
+#[derive(Debug, Subcommand)]
+enum ShardCommand {
+    /// List the shards with their workers
+    #[command(after_help = "Example:\n  turnpikectl shard list")]
+    List,
+    /// Give a shard, with all of its sessions, to another worker
+    #[command(after_help = "Example:\n  turnpikectl shard move 17 1")]
+    Move {
+        /// The shard, 0 to 63
+        shard: u8,
+        /// The worker, by its number
+        worker: u8,
+    },
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
@@ -241,6 +259,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Neighbour(NeighbourCommand::List) => output.list::<Neighbour>("/v1/neighbours"),
         Command::Route(RouteCommand::List) => output.list::<Route>("/v1/routes"),
         Command::Worker(WorkerCommand::Show) => output.list::<Worker>("/v1/workers"),
+        Command::Shard(ShardCommand::List) => output.list::<Shard>("/v1/shards"),
+        Command::Shard(ShardCommand::Move { shard, worker }) => {
+            output.object::<Moved>(Method::POST, &format!("/v1/shards?shard={shard}&worker={worker}"))
+        }
         Command::Stats(StatsArgs { explain: true }) if format == Format::Table => output.explained("/v1/stats"),
         Command::Stats(_) => output.list::<DropReason>("/v1/stats"),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Neighbour, Pool, PoolAddress, ReloadReport, Route, Row, Session,
-    Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, ReloadReport, Route, Row,
+    Session, Shard, Status, Worker,
 };
 use control::config::written;
 
@@ -214,8 +214,21 @@ impl Table for Route {
 }
 
 impl Table for Worker {
-    const TITLES: &'static [&'static str] =
-        &["WORKER", "CORE", "BUSY", "POLLS", "EMPTY", "RECEIVED", "TRANSMITTED", "DROPPED", "BUFFERS", "BUFFERS-FREE"];
+    const TITLES: &'static [&'static str] = &[
+        "WORKER",
+        "CORE",
+        "BUSY",
+        "POLLS",
+        "EMPTY",
+        "RECEIVED",
+        "TRANSMITTED",
+        "DROPPED",
+        "SHARDS",
+        "HANDED-OVER",
+        "TAKEN-OVER",
+        "BUFFERS",
+        "BUFFERS-FREE",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.worker.to_string(), self.core.to_string(), format!("{:.1}%", self.busy * 100.0)];
@@ -225,11 +238,28 @@ impl Table for Worker {
             self.received,
             self.transmitted,
             self.dropped,
+            self.shards as u64,
+            self.handed_over,
+            self.taken_over,
             self.buffers,
             self.buffers_free,
         ];
         cells.extend(counts.map(|n| n.to_string()));
         cells
+    }
+}
+
+impl Table for Shard {
+    const TITLES: &'static [&'static str] = &["SHARD", "WORKER"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.shard.to_string(), self.worker.to_string()]
+    }
+}
+
+impl Summary for Moved {
+    fn summary(&self) -> String {
+        format!("shard {} moved from worker {} to worker {}\n", self.shard, self.from, self.to)
     }
 }
 

@@ -2,18 +2,18 @@
 
 use dataplane::dpdk::MempoolConfig;
 use dataplane::plan::Limits;
+use dataplane::steer::WORKERS_MAX;
 
 use super::Resolver;
 use crate::config::decode::Text;
 use crate::config::file;
 use crate::config::text::{Number, Size};
 use crate::config::{Boot, Cpu, Memory, Poll, Port};
+use crate::run::RING;
 
-/// Workers that the data plane can run.
-const WORKERS_MAX: usize = 1;
 /// What a packet buffer takes besides the frame, in bytes: headroom, descriptor and the pool's share, rounded up.
 const BUFFER_OVERHEAD: u64 = 512;
-/// Buffers per worker beyond those that wait in descriptor rings: bursts, held packets, packets for the host.
+/// Buffers per worker beyond those that wait in rings: bursts, held packets, packets for the host.
 const BUFFERS_SPARE: u32 = 2048;
 
 impl Resolver<'_> {
@@ -31,13 +31,7 @@ impl Resolver<'_> {
         }
         if workers.len() > WORKERS_MAX {
             let key = "boot.cpu.workers";
-            self.problem(
-                key,
-                format_args!(
-                    "{} cores are named, but several workers come in a later version; name one core",
-                    workers.len()
-                ),
-            );
+            self.problem(key, format_args!("{} cores are named; name at most {WORKERS_MAX}", workers.len()));
         }
         let poll = boot.cpu.poll.map(|poll| poll.0);
         let control = boot.cpu.control.map(|core| core.0);
@@ -52,15 +46,19 @@ impl Resolver<'_> {
         }
 
         let Text(Number(packets)) = boot.packets;
-        let rings: u32 = ports.iter().map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors)).sum();
+        let descriptors: u32 =
+            ports.iter().map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors)).sum();
+        // At most 63.
+        let others = u32::try_from(workers.len().saturating_sub(1).min(WORKERS_MAX)).unwrap_or(0);
+        let rings = descriptors + others * RING;
         let Text(Number(fragments)) = boot.tables.fragments;
         let packets_min = rings + fragments + BUFFERS_SPARE;
         if packets < packets_min {
             self.problem(
                 "boot.packets",
                 format_args!(
-                    "{packets} buffers do not do: the ports' descriptors hold up to {rings}, {fragments} fragments may \
-                     wait (boot.tables.fragments), and {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
+                    "{packets} buffers do not do: the ports' descriptors and the rings to {others} other workers hold up to \
+                     {rings}, {fragments} fragments may wait (boot.tables.fragments), and {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
                 ),
             );
         }

@@ -380,7 +380,7 @@ impl Bench {
                 FromWorker::NeighbourUsed { interface, address } => {
                     self.host.neighbour_used(interface, address, self.now, &mut answers);
                 }
-                FromWorker::Spent(_) | FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
+                FromWorker::Spent(_) | FromWorker::Moved(_) | FromWorker::Swept { .. } | FromWorker::Walked(_) => {}
             }
         }
         self.out.dropped.clear();
