@@ -312,7 +312,7 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         (
             "[1], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: 16384",
             "[1, 2], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: ^6000",
-            &["boot.packets", "6000 buffers", "1 other workers", "write a number from 6656"],
+            &["boot.packets", "6000 buffers", "1 other workers", "write a number from 7680"],
         ),
         ("workers: [1]", "workers: [1, ^1]", &["boot.cpu.workers[1]", "core 1 is named twice"]),
         ("workers: [1]", "workers: [^one]", &["boot.cpu.workers[0]", "\"one\"", "whole number"]),
