@@ -1,10 +1,11 @@
 //! One burst in, each packet disposed of exactly once.
 //!
-//! The life of a packet: [`Engine::process`] reads every frame of the burst and prefetches what its look-up will touch
-//! (`look_ahead`), then takes the packets in their order, each through `walk`. `ipv4` asks the plan what the destination
-//! means and finds the session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP
-//! errors. `forward` checks hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it
-//! is a `Verdict`, and `dispose` carries it out. `own` is what the gateway itself sends. Off the common way: `fragments` gives
+//! The life of a packet: [`Engine::process`] reads the frames of the burst and prefetches what their look-ups will touch,
+//! then takes the packets in their order. Most are of known sessions and go the short way (`short`). All others go the long
+//! one: `prepare` reads the packet, and `walk` leads it on. `ipv4` asks the plan what the destination means and finds the
+//! session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP errors. `forward` checks
+//! hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it is a `Verdict`, and
+//! `dispose` carries it out. `own` is what the gateway itself sends. Off the common way: `fragments` gives
 //! fragments the ports of their datagrams and cuts up what is too large, `hairpin` turns packets round that inside hosts send
 //! to each other's external addresses.
 //!
@@ -20,9 +21,10 @@ mod fragments;
 mod hairpin;
 mod ipv4;
 mod ipv6;
-mod look_ahead;
 mod open;
 mod own;
+mod prepare;
+mod short;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,9 +41,10 @@ use crate::packet::verify::Covered;
 use crate::packet::{Packet, PacketPool, RxChecksum, offload};
 use crate::plan::{InterfaceId, Limits, Plan, PortId, Target, ZoneId};
 use crate::pool::{Leases, Proto};
-use crate::route::neighbour::{Adjacency, Held, Neighbour, Neighbours};
-use crate::session::recheck::{SEGMENTS, Sweep};
+use crate::route::neighbour::{Adjacency, Held, Hop, Neighbour, Neighbours};
+use crate::session::recheck::{CHUNKS, Sweep};
 use crate::session::walk::{Budget, Walk};
+use crate::session::wheel;
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Move, Turn};
 use crate::steer::passage::Passage;
@@ -50,8 +53,9 @@ use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
 use fragments::Waiting;
-use look_ahead::tuple_of;
 use own::own_packet;
+use prepare::tuple_of;
+use short::{Deadlines, Lane, Tally};
 
 /// Of this many received packets one has its transport checksum looked at. A prime, so that traffic with a rhythm does not
 /// keep clear of it.
@@ -144,7 +148,7 @@ enum Read {
     Arp,
 }
 
-/// A packet of the burst, read, with the hash of its session look-up if it may have a session.
+/// A packet, read, with the hash of its session look-up if it may have a session.
 #[derive(Clone, Copy, Debug)]
 struct Prepared {
     interface: Option<InterfaceId>,
@@ -173,11 +177,14 @@ pub struct Part {
     pub shards: ShardSet,
     /// The workers in all, which share memory and rates evenly.
     pub workers: u8,
+    /// A NIC outside delivers packets by destination address and port ([`rss`](crate::steer::rss)): blocks of ports that it
+    /// delivers here are leased before others.
+    pub steered: bool,
 }
 
 impl Part {
     /// Of the only worker.
-    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1 };
+    pub const WHOLE: Part = Part { shards: ShardSet::ALL, workers: 1, steered: false };
 }
 
 /// A flow to look up: where, and by what.
@@ -189,8 +196,6 @@ struct Flow {
     tuple: Tuple4,
     proto: Proto,
     hash: u32,
-    /// The session that was prefetched.
-    guess: Option<u32>,
 }
 
 /// Token bucket, as the time at which it would be full again.
@@ -239,16 +244,22 @@ pub struct Engine<P> {
     owned: ShardSet,
     /// Workers in all.
     workers: u8,
+    /// See [`Part::steered`].
+    steered: bool,
     neighbours: Neighbours<P>,
     /// The neighbour that a packet was last found to wait for. Beside the verdict, which so fits two registers.
     sought: Neighbour,
-    /// A burst's packets, read. Here so that its memory is taken once.
-    prepared: Vec<Prepared>,
+    /// The hop of the neighbour that was last found.
+    hop: Hop,
+    /// Counts plans, and times that neighbours' hops were given out anew: what a session remembers of either is good for
+    /// one epoch.
+    epoch: u32,
     errors: Bucket,
     resets: Bucket,
-    /// The next shard to expire.
-    expiring: usize,
-    /// The shards in which time has brought more about than was taken care of: a bit each.
+    /// The second that the timers were last asked in.
+    second: u64,
+    /// The next shard to ask, and those that are still to be asked: a bit each.
+    expiring: u32,
     overdue: u64,
     /// The check of all sessions against a new plan, while it goes on.
     sweep: Option<Sweep>,
@@ -286,7 +297,7 @@ impl<P: Packet> Engine<P> {
         let secret = Secret::new(plan.spec.secret);
         let datagrams =
             (0..SHARDS).map(|id| Datagrams::new(ShardId(u8::try_from(id).unwrap_or(0)), &secret, limits.fragments));
-        Engine {
+        let mut engine = Engine {
             secret,
             datagrams: datagrams.collect(),
             passage: Passage::FIRST,
@@ -296,13 +307,16 @@ impl<P: Packet> Engine<P> {
             shards: shards.collect(),
             owned: part.shards,
             workers: part.workers.max(1),
+            steered: part.steered,
             neighbours: Neighbours::new(&limits),
             sought: Neighbour::ipv4(InterfaceId(0), 0),
-            prepared: vec![Prepared::UNREAD; BURST],
+            hop: Hop::UNKNOWN,
+            epoch: first_epoch(part.shards),
             errors: Bucket { full_at: now },
             resets: Bucket { full_at: now },
+            second: wheel::tick_of(now),
             expiring: 0,
-            overdue: 0,
+            overdue: u64::MAX,
             sweep: None,
             swept_at: 0,
             swept: false,
@@ -311,13 +325,27 @@ impl<P: Packet> Engine<P> {
             plan,
             leases,
             counters,
-        }
+        };
+        engine.prefer_near();
+        engine
+    }
+
+    /// Its shards take ports where a NIC delivers them to this worker, if one does.
+    fn prefer_near(&mut self) {
+        let near = self.steered.then_some(self.owned);
+        self.shards.iter_mut().for_each(|shard| shard.prefer(near));
     }
 
     /// The configuration in use.
     #[must_use]
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// The epoch: a session of another one is checked against the plan before it is used.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// What it counts.
@@ -370,24 +398,20 @@ impl<P: Packet> Engine<P> {
                 offload::finish(packet.data_mut());
             }
         }
-        let mut prepared = std::mem::take(&mut self.prepared);
-        self.look_ahead(burst.iter().map(|(port, packet)| (*port, packet)), &mut prepared);
+        let mut lanes = [Lane::LONG; BURST];
+        self.look_ahead(burst.iter().map(|(port, packet)| (*port, packet)), &mut lanes);
         let sampled = usize::try_from((SAMPLE - earlier % SAMPLE) % SAMPLE).unwrap_or(0);
-        if let (Some((_, packet)), Some(prepared)) = (burst.get(sampled), prepared.get(sampled)) {
-            self.sample(packet, prepared);
+        if let Some((port, packet)) = burst.get(sampled) {
+            self.sample(*port, packet);
         }
-        for ((port, packet), prepared) in burst.drain(..).zip(&mut prepared) {
-            if let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) {
-                counters.received_packets.add(1);
-                counters.received_bytes.add(packet.data().len() as u64);
-            }
-            self.settle_owner(packet.data(), prepared);
-            match self.elsewhere(prepared) {
-                None => self.walk(packet, prepared, false, now, pool, out),
-                Some(shard) => self.hand_over(packet, port, shard, Passage::FIRST, out),
+        let deadlines = Deadlines::new(&self.plan.spec.timers, now);
+        let mut tally = Tally::RECEIVED;
+        for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
+            if let Some(packet) = self.take_short_way(packet, port, lane, (now, &deadlines), &mut tally, out) {
+                self.take_long_way(packet, port, &tally, now, pool, out);
             }
         }
-        self.prepared = prepared;
+        self.count(tally);
     }
 
     /// Takes a burst that other workers have handed over, and leaves it empty. Its packets have been received already, and
@@ -400,28 +424,54 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         self.counters.taken_over.add(burst.len() as u64);
-        let mut prepared = std::mem::take(&mut self.prepared);
-        self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut prepared);
-        for (handed, prepared) in burst.drain(..).zip(&mut prepared) {
+        let mut lanes = [Lane::LONG; BURST];
+        self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut lanes);
+        let deadlines = Deadlines::new(&self.plan.spec.timers, now);
+        let mut tally = Tally::HANDED;
+        for (handed, lane) in burst.drain(..).zip(&lanes) {
             let Handed { packet, ingress, turn, lent, hops, .. } = handed;
             self.hops = hops;
             match (turn, lent) {
                 (Turn::First, None) => {
-                    self.settle_owner(packet.data(), prepared);
-                    match self.elsewhere(prepared) {
-                        None => self.walk(packet, prepared, false, now, pool, out),
-                        Some(shard) => self.hand_over(packet, ingress, shard, Passage::FIRST, out),
+                    if let Some(packet) = self.take_short_way(packet, ingress, lane, (now, &deadlines), &mut tally, out)
+                    {
+                        self.take_long_way(packet, ingress, &tally, now, pool, out);
                     }
                 }
                 (Turn::First | Turn::Hairpin, lent) => {
                     let passage = Passage { turn, lent };
-                    self.resume(packet, ingress, *prepared, passage, false, now, pool, out);
+                    let mut prepared = Prepared::UNREAD;
+                    self.prepare(ingress, &packet, &mut prepared);
+                    self.resume(packet, ingress, prepared, passage, false, now, pool, out);
                 }
                 (Turn::Own, _) => self.send_own(packet, now, pool, out),
             }
         }
         self.hops = 0;
-        self.prepared = prepared;
+        self.count(tally);
+    }
+
+    /// Whatever a packet is: reads it, and decides all from the start. It has come in by a port, and has been handed over so
+    /// often.
+    #[inline(never)]
+    fn take_long_way<L: PacketPool<Packet = P>>(
+        &mut self,
+        packet: P,
+        port: PortId,
+        tally: &Tally,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) {
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, &packet, &mut prepared);
+        if let Some(id) = prepared.interface {
+            self.count_ingress(tally, id, 1, packet.data().len() as u64);
+        }
+        match self.elsewhere(&prepared) {
+            None => self.walk(packet, &prepared, false, now, pool, out),
+            Some(shard) => self.hand_over(packet, port, shard, Passage::FIRST, out),
+        }
     }
 
     /// Puts a shard of its own into `moving`, in exchange for the empty one that is there: what comes for it from now on goes to
@@ -432,6 +482,7 @@ impl<P: Packet> Engine<P> {
             self.overdue &= !(1 << moving.id.index());
             std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
             self.give_datagrams(moving, out);
+            self.prefer_near();
             true
         }
     }
@@ -443,6 +494,7 @@ impl<P: Packet> Engine<P> {
         self.overdue |= 1 << moving.id.index();
         std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
         self.datagrams[moving.id.index()].exchange(&mut moving.datagrams);
+        self.prefer_near();
     }
 
     /// The shard of a packet as it came in that is another worker's.
@@ -468,7 +520,9 @@ impl<P: Packet> Engine<P> {
 
     /// Looks at the transport checksum of a received packet, for statistics.
     #[inline(never)]
-    fn sample(&self, packet: &P, prepared: &Prepared) {
+    fn sample(&self, port: PortId, packet: &P) {
+        let mut prepared = Prepared::UNREAD;
+        self.prepare(port, packet, &mut prepared);
         let Some(counters) = prepared.interface.and_then(|id| self.counters.interfaces.get(usize::from(id.0))) else {
             return;
         };
@@ -532,11 +586,18 @@ impl<P: Packet> Engine<P> {
     /// Works by another plan from now on. Returns the one before, for the control thread to free.
     fn succeed(&mut self, plan: Arc<Plan>, leases: Arc<Leases>) -> ToWorker {
         let plan = std::mem::replace(&mut self.plan, plan);
+        self.begin_epoch();
         if plan.spec.generation != self.plan.spec.generation {
             self.sweep = Some(Sweep::default());
         }
         let leases = std::mem::replace(&mut self.leases, leases);
         ToWorker::Plan { plan, leases }
+    }
+
+    /// What sessions remember of the plan and of neighbours is not to be relied upon any more.
+    fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.neighbours.begin_epoch();
     }
 
     /// Takes a walk one step further.
@@ -555,20 +616,38 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Does what time alone brings about, in bounded work: call it at every poll. Returns true if there is more to do.
+    ///
+    /// Timers have a tick of a second, so most of the time there is nothing to ask the shards for.
+    #[inline]
     pub fn tick(&mut self, now: Time) -> bool {
-        // A few shards at a time; all of them within 16 calls.
-        for _ in 0..4 {
-            let at = self.expiring;
-            self.expiring = (at + 1) % SHARDS;
-            let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            let mut more = u64::from(shard.expire(&mut context));
-            if self.counters.fragments_held.get() > 0 {
-                more |= u64::from(self.expire_fragments(ShardId(u8::try_from(at).unwrap_or(0)), now));
-            }
-            self.overdue = self.overdue & !(1 << at) | more << at;
+        let second = wheel::tick_of(now);
+        if second != self.second {
+            (self.second, self.overdue) = (second, u64::MAX);
         }
-        self.sweep_on(now);
+        if self.overdue != 0 {
+            self.expire(now);
+        }
+        if self.sweep.is_some() {
+            self.sweep_on(now);
+        }
         self.overdue != 0 || self.sweep.is_some()
+    }
+
+    /// Ends what is past its time in a few of the shards that have to be asked: in all of them within 16 calls.
+    #[inline(never)]
+    fn expire(&mut self, now: Time) {
+        for _ in 0..self.overdue.count_ones().min(4) {
+            // From where it stopped on, in a circle.
+            let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
+            let at = (self.expiring + ahead) % u64::BITS;
+            self.expiring = (at + 1) % u64::BITS;
+            let id = ShardId(u8::try_from(at).unwrap_or(0));
+            let (shard, mut context) = self.shard_at(id, now);
+            let more = shard.expire(&mut context);
+            if !(more | (self.counters.fragments_held.get() > 0 && self.expire_fragments(id, now))) {
+                self.overdue &= !(1 << at);
+            }
+        }
     }
 
     /// Takes the sweep after a reload one step further, if there is one.
@@ -579,7 +658,7 @@ impl<P: Packet> Engine<P> {
         let shard = u8::try_from(sweep.shard).ok().filter(|&id| usize::from(id) < SHARDS);
         self.sweep = shard.map(|id| {
             let (shard, mut context) = self.shard_at(ShardId(id), now);
-            shard.sweep(&mut context, &mut sweep, if loaded { 1 } else { SEGMENTS });
+            shard.sweep(&mut context, &mut sweep, if loaded { 1 } else { CHUNKS });
             sweep
         });
         self.swept = self.sweep.is_none();
@@ -592,6 +671,7 @@ impl<P: Packet> Engine<P> {
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
+        self.overdue = u64::MAX;
         while (0..SHARDS).fold(false, |_, _| self.tick(now)) || self.sweep.is_some() {}
     }
 
@@ -760,9 +840,17 @@ impl<P: Packet> Engine<P> {
             arenas: &mut self.arenas,
             secret: &self.secret,
             now,
+            epoch: self.epoch,
         };
         (&mut self.shards[id.index()], context)
     }
+}
+
+/// The epoch that a worker begins with. A shard that moves on finds no worker in an epoch that it knows, for no two workers
+/// begin with the same shards.
+fn first_epoch(owned: ShardSet) -> u32 {
+    let first = (0..64).find(|&id| owned.contains(ShardId(id))).unwrap_or(64);
+    u32::from(first + 1) << 24
 }
 
 fn endpoints4(protocol: u8, tuple: &Tuple4) -> Endpoints {

@@ -60,7 +60,7 @@ pub enum ToWorker {
     /// List, count or end sessions or mappings: one bounded step, after which it comes back by [`FromWorker::Walked`].
     Walk(Box<Walk>),
     /// Give this shard to another worker, with an empty one to take its place. The other worker says [`FromWorker::Moved`]
-    /// when it has it; so does this one, at once, if the shard is not its own.
+    /// when it has it; so does this one, at once, if the shard is not its own, or there is no such other worker.
     Move(Box<Move>),
     /// Leave the loop. Packets still held are freed with the worker.
     Stop,

@@ -574,6 +574,28 @@ impl Target {
             _ => None,
         }
     }
+
+    /// The neighbour that it leads to, if it leads out; `on_link` is the destination as a neighbour on an interface.
+    #[inline]
+    #[must_use]
+    pub fn next_hop(self, on_link: impl FnOnce(InterfaceId) -> Neighbour) -> Option<Neighbour> {
+        match self {
+            Target::Via(router) => Some(router),
+            Target::OnLink(interface) => Some(on_link(interface)),
+            Target::Local(_)
+            | Target::External { .. }
+            | Target::Broadcast
+            | Target::Unreachable
+            | Target::LinkDown(_) => None,
+        }
+    }
+
+    /// Whether a packet may leave by it, or could if a link were up: it is neither the gateway's own nor a broadcast.
+    #[inline]
+    #[must_use]
+    pub const fn leads_out(self) -> bool {
+        matches!(self, Target::Via(_) | Target::OnLink(_) | Target::Unreachable | Target::LinkDown(_))
+    }
 }
 
 /// A port's interfaces by VLAN identifier (0: no such tag).
@@ -632,6 +654,10 @@ pub struct Plan {
     target_places: HashMap<Target, u32>,
     fib4: Trie,
     fib6: Trie,
+    /// A bit for each IPv4 /16 in which there are addresses that mean more than a way out.
+    special: Box<[u64]>,
+    /// The zones that nothing is translated from or to.
+    plain: Vec<bool>,
     /// What to do with a flow that has no session.
     pub policy: Policy,
     /// External addresses that the workers' tables have room for. Fixed at start.
@@ -683,10 +709,13 @@ impl Plan {
             target_places: HashMap::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
+            special: vec![0; (1 << 16) / 64].into(),
+            plain: Vec::new(),
             policy: Policy::compile(&spec)?,
             capacity: 0,
             spec: Spec::default(),
         };
+        plan.plain = (0..=u8::MAX).take(spec.zones.len()).map(|zone| plan.policy.is_plain(ZoneId(zone))).collect();
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
         plan.add_externals(&spec, before)?;
@@ -849,7 +878,15 @@ impl Plan {
             self.targets.push(target);
         }
         match prefix.address {
-            IpAddr::V4(address) => self.fib4.insert(&address.octets(), prefix.len, value),
+            IpAddr::V4(address) => {
+                if matches!(target, Target::Local(_) | Target::External { .. } | Target::Broadcast) {
+                    let (first, len) = (address.to_bits() >> 16, u32::from(prefix.len).min(16));
+                    for high in first..=first | 0xffff >> len {
+                        self.special[high as usize / 64] |= 1 << (high % 64);
+                    }
+                }
+                self.fib4.insert(&address.octets(), prefix.len, value);
+            }
             IpAddr::V6(address) => self.fib6.insert(&address.octets(), prefix.len, value),
         }
     }
@@ -870,6 +907,14 @@ impl Plan {
         self.spec.interfaces.get(usize::from(id.0))
     }
 
+    /// Whether an IPv4 destination (host order) may mean more than a way out: our own, an external address, a broadcast
+    /// address. One load from a small table, for most packets instead of [`Plan::target4`].
+    #[inline]
+    #[must_use]
+    pub fn is_special4(&self, destination: u32) -> bool {
+        self.special.get(destination as usize >> 22).is_none_or(|word| word >> (destination >> 16 & 63) & 1 == 1)
+    }
+
     /// What an IPv4 destination (host order) means.
     #[inline(always)]
     #[must_use]
@@ -882,6 +927,13 @@ impl Plan {
     #[must_use]
     pub fn target6(&self, destination: u128) -> Option<Target> {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
+    }
+
+    /// Whether nothing is translated from or to a zone: its packets are only routed.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self, zone: ZoneId) -> bool {
+        self.plain.get(usize::from(zone.0)).copied().unwrap_or(false)
     }
 
     /// The zones of a translation, inside and outside. None where there is no such translation (any more).

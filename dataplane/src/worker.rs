@@ -275,8 +275,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
 
     /// Gives a shard away, behind all that it has sent; or keeps it until the ring to its new owner has room.
     fn leave(&mut self, mut moving: Box<Move>) {
-        let is_ours = self.engine.owns(moving.id) && moving.to != self.links.worker;
-        if !is_ours || moving.to.index() >= self.links.to.len() {
+        if !self.engine.owns(moving.id) || !self.links.reaches(moving.to) {
             self.out.events.push_back(FromWorker::Moved(moving));
         } else if !self.links.has_room(moving.to) {
             self.leaving = Some(moving);

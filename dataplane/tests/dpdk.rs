@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 use common::{INSIDE, OUTSIDE};
 use dataplane::counters::{Counters, Drop};
 use dataplane::dpdk::{
-    CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, WorkerThread,
-    available_cores,
+    CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, Side, Steering,
+    WorkerThread, available_cores,
 };
 use dataplane::engine::Engine;
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{Packet, PacketPool, RxChecksum};
 use dataplane::plan::{MacAddr, Plan};
 use dataplane::pool::Leases;
+use dataplane::steer::ShardMap;
 use dataplane::time::Time;
 use dataplane::worker::{BURST, Burst, Device, Worker};
 use nix::sched::{CloneFlags, unshare};
@@ -877,6 +878,12 @@ fn ports_that_can_not_be_opened_say_why() {
     let config = PortConfig::new("net_af_packet8,iface=near0");
     let (port, queues) = Port::open(eal(), &config, &[&pool, &pool]).expect("a port");
     assert_eq!((queues.len(), port.info().queues), (1, 1), "as many as the device has");
+    drop((port, queues));
+    // One that hashes, though not as we would like best: it takes our key and our table.
+    let config = PortConfig { side: Side::Inside, ..PortConfig::new("net_null9") };
+    let (port, queues) = Port::open(eal(), &config, &[&pool, &pool]).expect("a port");
+    assert_eq!((queues.len(), port.info().steering, port.info().reta_size), (2, Steering::Hash, 128));
+    assert!(port.steer(&ShardMap::dealt(2)));
     drop((port, queues));
     // Nothing of these is left.
     assert_eq!(pool.in_use(), 0);

@@ -184,9 +184,12 @@ fn n44_08_port_parity_is_kept() {
 #[test]
 fn n44_09_port_preservation() {
     let mut lab = Lab::default_lab();
-    for (source, last) in [(1, 10), (80, 10), (1023, 10), (1024, 10), (4000, 10), (65535, 10)] {
-        assert_eq!(lab.udp_out(host(last, source), end(S)).1, source);
-        let other = lab.udp_out(host(last + 1, source), end(S)).1;
+    // Two hosts of one shard: another might have leased the block that a port is in.
+    let shard = |last: u8| shard_of4(host(last, 0).0.to_bits());
+    let twin = (11..=254).find(|&last| shard(last) == shard(10)).expect("4 hosts of a /24 are in a shard");
+    for source in [1, 80, 1023, 1024, 4000, 65535] {
+        assert_eq!(lab.udp_out(host(10, source), end(S)).1, source);
+        let other = lab.udp_out(host(twin, source), end(S)).1;
         assert_ne!(other, source);
         assert_eq!(other < 1024, source < 1024, "{source} -> {other}");
     }
@@ -409,7 +412,7 @@ fn n44_18_one_address_with_every_port() {
     assert_eq!(lab.send_all(OUTSIDE, &all).frames.len(), all.len());
     lab.moved(moves().inbound(65_534).opened("udp-active", 65_534, 0));
     // One record for all of them, hence one segment of its memory.
-    assert_eq!(lab.worker.engine().arenas().free()[4], at_rest[4] - 1);
+    assert_eq!(lab.worker.engine().arenas().free()[5], at_rest[5] - 1);
     lab.dropped(OUTSIDE, &udp(OUTSIDE, end(S2), external, b""), Drop::Filtered);
     // All but one end: that one still speaks for the address.
     lab.wait_secs(299);

@@ -528,26 +528,26 @@ impl Bench {
             for mapping in shard.mappings() {
                 let end = (mapping.external, mapping.external_port, mapping.proto);
                 assert!(ends.insert(end), "{end:?} has two owners");
-                let owner = self.leases.owner(mapping.external, mapping.external_port);
+                let owner = self.leases.owner(mapping.external.into(), mapping.external_port);
                 assert_eq!(owner, Owner::Shard(shard.id()), "who has the mapping has the lease");
                 let range = &self.plan.spec.pools[usize::from(mapping.pool)].ports;
                 assert!(range.contains(&mapping.external_port), "of the pool's ports");
-                used.entry(mapping.external).or_default()[mapping.proto.index()] += 1;
+                used.entry(u32::from(mapping.external)).or_default()[mapping.proto.index()] += 1;
                 if mapping.sessions > 0 { live += 1 } else { held += 1 }
             }
             for session in shard.sessions() {
                 sessions += 1;
-                assert!(outside.insert((session.outside, session.proto)), "one session per outside tuple");
-                assert!(inside.insert((session.inside, session.proto)), "one session per inside tuple");
-                assert_eq!(ShardId(shard.id().0), dataplane::steer::shard_of4(session.inside.source));
+                assert!(outside.insert((session.outside(), session.proto)), "one session per outside tuple");
+                assert!(inside.insert((session.inside(), session.proto)), "one session per inside tuple");
+                assert_eq!(ShardId(shard.id().0), dataplane::steer::shard_of4(session.inside().source));
                 if let Some(mapping) = shard.mapping(session.mapping) {
-                    let external = self.plan.externals[mapping.external as usize].address;
+                    let external = self.plan.externals[usize::from(mapping.external)].address;
                     assert_eq!(
-                        (session.outside.source, session.outside.source_port),
+                        (session.outside().source, session.outside().source_port),
                         (external, mapping.external_port)
                     );
                     assert_eq!(
-                        (session.inside.source, session.inside.source_port),
+                        (session.inside().source, session.inside().source_port),
                         (mapping.inside, mapping.inside_port)
                     );
                     assert_eq!(session.proto, mapping.proto);
@@ -676,7 +676,7 @@ impl Script {
             .iter()
             .flat_map(dataplane::session::Shard::sessions)
             .filter(|session| session.deadline <= now)
-            .flat_map(|session| [(session.proto, session.inside), (session.proto, session.outside.reversed())])
+            .flat_map(|session| [(session.proto, session.inside()), (session.proto, session.outside().reversed())])
             .collect();
         let stories = bench.run(&op);
         if let Op::Frame(port, frame) = &op {

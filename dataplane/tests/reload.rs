@@ -607,16 +607,16 @@ fn random_spec(noise: &mut impl FnMut(u64) -> u64, limits: Limits) -> Spec {
 /// what a forward or static entry has, no mapping has.
 fn one_owner_each(lab: &Lab) {
     let mut mapped = BTreeSet::new();
-    let plan = lab.worker.engine().plan();
+    let epoch = lab.worker.engine().epoch();
     for mapping in lab.worker.engine().shards().iter().flat_map(dataplane::session::Shard::mappings) {
         let key = (mapping.external, mapping.proto as u8, mapping.external_port);
         assert!(mapped.insert(key), "a port with two mappings");
     }
     let mut outside = BTreeSet::new();
     for session in lab.worker.engine().shards().iter().flat_map(dataplane::session::Shard::sessions) {
-        let of = &session.outside;
+        let of = session.outside();
         let key = (session.proto as u8, of.source, of.source_port, of.destination, of.destination_port);
-        if session.deadline > lab.now && session.generation == plan.spec.generation {
+        if session.deadline > lab.now && session.epoch == epoch {
             assert!(outside.insert(key), "two sessions that look the same outside");
         }
     }

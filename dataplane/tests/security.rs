@@ -53,7 +53,7 @@ fn four_zones() -> Spec {
 /// All that the gateway remembers of its sessions.
 fn sessions(lab: &Lab) -> Vec<(Tuple4, Time, Tcp)> {
     let sessions = lab.worker.engine().shards().iter().flat_map(|shard| shard.sessions());
-    sessions.map(|session| (session.inside, session.deadline, session.tcp)).collect()
+    sessions.map(|session| (session.inside(), session.deadline, session.tcp)).collect()
 }
 
 /// A gateway with a UDP flow, an established connection and a ping between H and S, and a UDP flow between the host with an

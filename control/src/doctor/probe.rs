@@ -1,6 +1,7 @@
 //! What DPDK says of the configured ports: they are opened, asked, and closed again.
 
 use dataplane::dpdk::{Capabilities, Eal, Hashing, Port, available_cores};
+use dataplane::steer::ShardMap;
 
 use super::{Area, Finding, Findings};
 use crate::config::Config;
@@ -37,7 +38,8 @@ pub fn probe(config: &Config) -> Vec<Finding> {
 fn open(config: &Config, workers: usize) -> Result<(Eal, Vec<(String, Port)>), run::RunError> {
     let eal = run::start_dpdk(config, false)?;
     let pools = (0..workers).map(|_| run::packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
-    let (ports, _queues) = run::open_ports(eal, config, &pools)?;
+    let (ports, _queues) =
+        run::open_ports(eal, config, &pools, &ShardMap::dealt(u8::try_from(workers).unwrap_or(u8::MAX)))?;
     Ok((eal, ports))
 }
 

@@ -25,17 +25,19 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 use dataplane::counters::Counters;
-use dataplane::dpdk::{CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue};
+use dataplane::dpdk::{
+    CoreError, Eal, EalConfig, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, Side, Steering,
+};
 use dataplane::dpdk::{available_cores, check_cores};
 use dataplane::engine::{Engine, Part};
 use dataplane::message::{FromWorker, ToWorker};
-use dataplane::plan::{INTERFACES_MAX, MacAddr, Plan, PlanError, PortId, Spec};
+use dataplane::plan::{INTERFACES_MAX, MacAddr, Nat44Rule, Plan, PlanError, PortId, Spec, ZoneId};
 use dataplane::pool::Leases;
 use dataplane::steer::hand_over::Links;
 use dataplane::steer::{ShardMap, WorkerId};
 use dataplane::time::Time;
 use dataplane::worker::Access;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{self, Request, SocketError};
 use crate::config::{Config, Device};
@@ -211,21 +213,22 @@ impl Gateway {
 
         let eal = start_dpdk(config, verbose)?;
         let pools = cores.iter().map(|_| packet_pool(eal, config)).collect::<Result<Vec<_>, _>>()?;
-        let (ports, queues) = open_ports(eal, config, &pools)?;
+        // The configuration allows no more than there are shards.
+        let count = u8::try_from(cores.len()).unwrap_or(u8::MAX);
+        let map = Arc::new(ShardMap::dealt(count));
+        let (ports, queues) = open_ports(eal, config, &pools, &map)?;
+        let steered = ports.iter().any(|(_, port)| port.info().steering == Steering::Destination);
         let plan = Arc::new(compile(config, &ports)?);
         check_mtus(&plan, &ports)?;
         receive_for_interfaces(&plan, &ports)?;
 
         let leases = Arc::new(Leases::new(&plan));
         let (outbox, from_workers) = bounded(MESSAGES_MAX);
-        // The configuration allows no more than there are shards.
-        let count = u8::try_from(cores.len()).unwrap_or(u8::MAX);
-        let map = Arc::new(ShardMap::dealt(count));
         let links = Links::between(&map, count, RING as usize).into_iter().zip((0..).map(WorkerId));
         let mut workers = Vec::new();
         for (((&core, pool), access), (links, id)) in cores.iter().zip(&pools).zip(queues).zip(links) {
             let counters = Arc::new(Counters::among(cores.len(), INTERFACES_MAX));
-            let part = Part { shards: map.shards_of(id), workers: count };
+            let part = Part { shards: map.shards_of(id), workers: count, steered };
             let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, clock.now());
             let backoff = Backoff::new(cpu.poll_on(usable.len()));
             let outbox = outbox.clone();
@@ -291,7 +294,7 @@ pub(crate) fn packet_pool(eal: Eal, config: &Config) -> Result<Mempool, RunError
 /// The ports with their names, and for each worker its way to each of them.
 pub(crate) type Ports = (Vec<(String, Port)>, Vec<Vec<Access<Queue>>>);
 
-pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result<Ports, RunError> {
+pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool], map: &ShardMap) -> Result<Ports, RunError> {
     let pools: Vec<&Mempool> = pools.iter().collect();
     let mut by_worker: Vec<Vec<Access<Queue>>> = pools.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
@@ -305,14 +308,31 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result
             tx_descriptors: port.tx_descriptors,
             mtu: mtu.filter(|&mtu| mtu > USUAL_MTU || two_tags),
             two_tags,
+            side: side(config.outline(), id),
             ..PortConfig::new(device)
         };
         let (opened, queues) =
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        let count = queues.len();
-        info!(port = port.name, device = about.device, driver, %mac, mtu = about.mtu, queues = count, link, "port open");
+        let (count, steering) = (queues.len(), about.steering);
+        info!(
+            port = port.name,
+            device = about.device,
+            driver,
+            %mac,
+            mtu = about.mtu,
+            queues = count,
+            %steering,
+            link,
+            "port open"
+        );
+        if !opened.steer(map) {
+            warn!(
+                port = port.name,
+                "its driver does not let us say which queue a packet goes to: more are handed over"
+            );
+        }
         if count < pools.len() {
             let workers = pools.len();
             info!(
@@ -329,6 +349,17 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool]) -> Result
         ports.push((port.name.clone(), opened));
     }
     Ok((ports, by_worker))
+}
+
+/// The side of the flows that a port sees: that of its interfaces' zones in the rules, if they agree.
+fn side(spec: &Spec, port: PortId) -> Side {
+    let zones = || spec.interfaces.iter().filter(|interface| interface.port == port).map(|interface| interface.zone);
+    let all = |of: fn(&Nat44Rule) -> ZoneId| zones().all(|zone| spec.nat44.iter().any(|rule| of(rule) == zone));
+    match (all(|rule| rule.from), all(|rule| rule.to)) {
+        (true, false) => Side::Inside,
+        (false, true) => Side::Outside,
+        _ => Side::Neither,
+    }
 }
 
 /// The plan, with the ports' addresses and a secret of its own.

@@ -117,6 +117,10 @@ impl Gateway {
         let (shard, to) = (moving.id.0, self.map.owner(moving.id).0);
         let microseconds = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
         info!(shard, from = from.0, to, microseconds, "shard moved");
+        // A driver that refuses now has said so at start, or leaves the packets to be handed over.
+        for (_, port) in &self.ports {
+            let _ = port.steer(&self.map);
+        }
         if let Some(answer) = answer {
             let _ = answer.send(Ok(Moved { shard, from: from.0, to }));
         }

@@ -52,6 +52,7 @@ mod mempool;
 mod mtu;
 mod port;
 mod queue;
+mod rss;
 mod thread;
 
 pub use eal::{Eal, EalConfig};
@@ -61,4 +62,5 @@ pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};
 pub use port::{Capabilities, Hashing, Link, Port, PortConfig, PortInfo, PortStats};
 pub use queue::Queue;
+pub use rss::{Side, Steering};
 pub use thread::{CoreError, WorkerThread, available_cores, check_cores};

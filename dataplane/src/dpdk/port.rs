@@ -16,7 +16,9 @@ use super::log::{Setup, control};
 use super::mempool::Mempool;
 use super::mtu;
 use super::queue::Queue;
+use super::rss::{self, Rss, Side, Steering};
 use crate::plan::MacAddr;
+use crate::steer::ShardMap;
 
 /// How a port is opened.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct PortConfig {
     pub two_tags: bool,
     /// Whether to receive frames to any address. A device that can't filter always does.
     pub promiscuous: bool,
+    /// The side of its flows, by which it is to spread them over several queues.
+    pub side: Side,
 }
 
 impl PortConfig {
@@ -50,6 +54,7 @@ impl PortConfig {
             mtu: None,
             two_tags: false,
             promiscuous: false,
+            side: Side::Neither,
         }
     }
 }
@@ -69,6 +74,10 @@ pub struct PortInfo {
     pub max_tx_queues: u16,
     /// Queues that it was opened with, each way.
     pub queues: u16,
+    /// How it spreads what it receives over them.
+    pub steering: Steering,
+    /// Entries of its table from hashes to queues (RETA); 0 if there is none to be written.
+    pub reta_size: u16,
     /// Descriptors of each receive queue.
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
@@ -212,6 +221,15 @@ impl Port {
     #[must_use]
     pub fn mtu_with_two_tags(&self) -> u16 {
         if self.info.two_tags { self.info.mtu } else { self.info.mtu.saturating_sub(mtu::TAGS) }
+    }
+
+    /// Has the device deliver packets to the owners of their shards, or, where it knows no owners, over all queues that there are;
+    /// as far as its steering goes. False if its driver refuses. For the control thread, at start and when a shard has moved.
+    #[must_use]
+    pub fn steer(&self, map: &ShardMap) -> bool {
+        let _control = control();
+        let entries = self.info.reta_size;
+        entries == 0 || rss::write_table(&self.open, map, entries, self.info.queues).is_ok()
     }
 
     /// Has the port receive frames to further addresses, in addition to what it receives already. Says whether its driver
@@ -442,11 +460,20 @@ impl OpenPort {
         let virtio = driver.starts_with("net_virtio") || driver.starts_with("net_vhost");
         let checksums = dpdk_sys::DPDK_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::DPDK_RX_OFFLOAD_TCP_CKSUM;
         conf.rxmode.offloads = if virtio { 0 } else { info.rx_offload_capa & checksums };
+        let mut rss = Rss::choose(&info, config.side, queues);
+        rss.configure(&mut conf);
         let (mut rx_descriptors, mut tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
         let node = unsafe {
             // SAFETY: the port is open, and control calls are made one at a time (`setup`); all pointers are to locals
             // or null where null means the driver's default.
-            check("configuring it", dpdk_sys::rte_eth_dev_configure(id, queues, queues, &raw const conf))?;
+            let mut code = dpdk_sys::rte_eth_dev_configure(id, queues, queues, &raw const conf);
+            if code < 0 && rss.steering != Steering::Device {
+                // Spreading is never worth a port.
+                rss.left_to_the_device();
+                rss.configure(&mut conf);
+                code = dpdk_sys::rte_eth_dev_configure(id, queues, queues, &raw const conf);
+            }
+            check("configuring it", code)?;
             let code = dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors);
             check("choosing descriptors", code)?;
             dpdk_sys::rte_eth_dev_socket_id(id)
@@ -485,6 +512,8 @@ impl OpenPort {
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
             queues,
+            steering: rss.steering,
+            reta_size: rss.entries,
             rx_descriptors,
             tx_descriptors,
             rx_checksum: conf.rxmode.offloads != 0,

@@ -5,7 +5,7 @@ use crate::counters::Drop;
 use crate::packet::Packet;
 use crate::packet::parse::{Fragment, View4};
 use crate::pool::Proto;
-use crate::session::{Direction, Session, Tuple4, recheck};
+use crate::session::{Direction, FlowKey, Session, Tuple4, recheck};
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
@@ -30,7 +30,7 @@ impl<P: Packet> Engine<P> {
         let plan = &*self.plan;
         let shard = self.shards.get(shard_id.index()).ok_or(Drop::IcmpErrorNoSession)?;
         let (inside, rule) = if let Some(session) = session {
-            (session.inside, session.rule)
+            (session.inside(), session.rule())
         } else if let Some(mapping) = shard
             .mapping_of_external(&self.secret, external, sent.source_port, quote.proto)
             .and_then(|id| shard.mapping(id))
@@ -74,11 +74,12 @@ impl<P: Packet> Engine<P> {
         proto: Proto,
         now: Time,
     ) -> Option<Session> {
-        let hash = self.secret.tuple_hash(tuple, proto);
+        let key = FlowKey::of(tuple, direction);
+        let hash = self.secret.flow_hash(key, proto);
         let (shard, mut context) = self.shard_at(shard, now);
-        let id = shard.find(hash, direction, tuple, proto, None)?;
+        let id = shard.find(hash, direction, key, proto)?;
         let session = shard.session(id).filter(|session| session.deadline > now)?;
-        if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+        if session.epoch != context.epoch && !shard.recheck(&mut context, id) {
             return None;
         }
         shard.session(id).copied()
@@ -94,7 +95,7 @@ impl<P: Packet> Engine<P> {
             Ok(egress) => egress,
             Err(verdict) => return Ok(verdict),
         };
-        if self.zone(egress.interface) != delivered.session.outside_zone {
+        if self.zone(egress.interface) != delivered.session.outside_zone() {
             return Err(Drop::NoRoute);
         }
         self.translate_delivered(at, view, &delivered);
@@ -112,11 +113,12 @@ impl<P: Packet> Engine<P> {
         let key = quote.tuple.reversed();
         let shard_id = shard_of4(key.source);
         let session = self.quoted_session(shard_id, Direction::Outbound, &key, quote.proto, at.now);
-        let session = session.filter(|session| session.inside_zone == at.zone).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = session.filter(|session| session.inside_zone() == at.zone).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
-        let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone);
-        let source = own.map_or(session.outside.source, |entry| entry.external);
-        self.story = Story { shard: Some(shard_id.0), rule: session.rule, session: SessionStep::Quoted, ..self.story };
+        let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone());
+        let source = own.map_or(session.outside().source, |entry| entry.external);
+        self.story =
+            Story { shard: Some(shard_id.0), rule: session.rule(), session: SessionStep::Quoted, ..self.story };
         Ok(Delivered { quote, session, source })
     }
 
@@ -124,7 +126,7 @@ impl<P: Packet> Engine<P> {
     pub(super) fn translate_delivered(&mut self, at: &mut Arrival<P>, view: &View4, delivered: &Delivered) {
         let Delivered { quote, session, source } = delivered;
         let outer = Tuple4 { source: *source, destination: view.destination, ..Tuple4::default() };
-        icmp::rewrite(at.packet.data_mut(), view, quote, &outer, &session.outside.reversed());
+        icmp::rewrite(at.packet.data_mut(), view, quote, &outer, &session.outside().reversed());
         at.packet.truncate(view.end);
         if !view.dont_fragment {
             self.identify(at.packet.data_mut(), view);

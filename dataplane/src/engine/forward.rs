@@ -7,9 +7,9 @@ use crate::counters::{Drop, IcmpError};
 use crate::message::FromWorker;
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{self, Transport, View4, put16};
-use crate::plan::{InterfaceId, Target, ZoneId};
-use crate::route::neighbour::{Adjacency, Lookup, Neighbour};
+use crate::packet::parse::{self, Transport, View4, ethertype, put16};
+use crate::plan::{InterfaceId, InterfaceSpec, Target, ZoneId};
+use crate::route::neighbour::{Adjacency, Lookup, Neighbour, Way};
 use crate::session::{Direction, Tuple4};
 use crate::translate::{mss, napt};
 
@@ -43,7 +43,8 @@ impl<P: Packet> Engine<P> {
         if view.ttl <= 1 {
             return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded4, 0))));
         }
-        let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv4(interface, destination)) else {
+        let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv4(interface, destination)));
+        let Some(next_hop) = next_hop else {
             let error = match target {
                 None | Some(Target::LinkDown(_)) => IcmpError::NetUnreachable4,
                 Some(_) => IcmpError::HostUnreachable4,
@@ -62,21 +63,26 @@ impl<P: Packet> Engine<P> {
         self.resolve(&next_hop, at.out)
     }
 
-    /// The neighbour's address, or the packet waits for it.
-    #[inline(always)]
+    /// The neighbour's address, or the packet waits for it. Its hop is noted.
     pub(super) fn resolve(&mut self, neighbour: &Neighbour, out: &mut Output<P>) -> Result<Adjacency, Verdict> {
-        match self.neighbours.lookup(neighbour) {
-            Lookup::Known(adjacency) => Ok(adjacency),
-            Lookup::Stale(adjacency) => {
+        let (adjacency, hop) = match self.neighbours.lookup(neighbour) {
+            Lookup::Known(adjacency, hop) => (adjacency, hop),
+            Lookup::Stale(adjacency, hop) => {
                 let (interface, address) = (neighbour.interface(), neighbour.address());
                 out.events.push_back(FromWorker::NeighbourUsed { interface, address });
-                Ok(adjacency)
+                (adjacency, hop)
             }
             Lookup::Unknown => {
                 self.sought = *neighbour;
-                Err(Verdict::Hold)
+                return Err(Verdict::Hold);
             }
+        };
+        self.hop = hop;
+        if let Some(interface) = self.plan.interface(adjacency.interface) {
+            let kind = if neighbour.is_ipv6() { ethertype::IPV6 } else { ethertype::IPV4 };
+            self.neighbours.open(neighbour, hop, way(interface, adjacency, kind));
         }
+        Ok(adjacency)
     }
 
     /// Untranslated.
@@ -133,7 +139,7 @@ impl<P: Packet> Engine<P> {
     #[inline]
     pub(super) fn address_frame(&self, packet: &mut P, to: Adjacency, kind: u16, old: usize) -> bool {
         let Some(interface) = self.plan.interface(to.interface) else { return false };
-        let new = parse::ETHERNET + parse::TAG * interface.tags().count();
+        let new = header_len(interface);
         let fits = match new.cmp(&old) {
             Ordering::Equal => true,
             Ordering::Greater => packet.prepend(new - old),
@@ -143,27 +149,34 @@ impl<P: Packet> Engine<P> {
         if !fits || header.len() < new {
             return false;
         }
-        header[..6].copy_from_slice(&to.mac.0);
-        header[6..12].copy_from_slice(&interface.mac.0);
-        let mut at = 12;
-        for (tag, vlan) in interface.tags() {
-            put16(header, at, tag);
-            put16(header, at + 2, vlan);
-            at += parse::TAG;
-        }
-        put16(header, at, kind);
+        write_header(header, interface, to, kind);
         true
     }
 }
 
-/// The neighbour that a target leads to; `on_link` is the destination as a neighbour on an interface.
-#[inline]
-pub(super) fn next_hop_of(target: Option<Target>, on_link: impl FnOnce(InterfaceId) -> Neighbour) -> Option<Neighbour> {
-    match target? {
-        Target::Via(router) => Some(router),
-        Target::OnLink(interface) => Some(on_link(interface)),
-        Target::Local(_) | Target::External { .. } | Target::Broadcast | Target::Unreachable | Target::LinkDown(_) => {
-            None
-        }
+/// What a packet needs to leave by an interface.
+fn way(interface: &InterfaceSpec, to: Adjacency, kind: u16) -> Way {
+    let mut way = Way { interface: to.interface, mtu: interface.mtu, ..Way::CLOSED };
+    let len = header_len(interface);
+    write_header(&mut way.header, interface, to, kind);
+    way.len = u8::try_from(len).unwrap_or(0);
+    way
+}
+
+/// The length of an interface's link-layer headers, in bytes.
+fn header_len(interface: &InterfaceSpec) -> usize {
+    parse::ETHERNET + parse::TAG * interface.tags().count()
+}
+
+/// Writes a link-layer header to the beginning of `header`, which has room for it.
+fn write_header(header: &mut [u8], interface: &InterfaceSpec, to: Adjacency, kind: u16) {
+    header[..6].copy_from_slice(&to.mac.0);
+    header[6..12].copy_from_slice(&interface.mac.0);
+    let mut at = 12;
+    for (tag, vlan) in interface.tags() {
+        put16(header, at, tag);
+        put16(header, at + 2, vlan);
+        at += parse::TAG;
     }
+    put16(header, at, kind);
 }

@@ -201,7 +201,6 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
-        self.settle_owner(packet.data(), &mut prepared);
         let (zone, elsewhere) = self.prepare_passage(&packet, &mut prepared, &passage);
         if let Some(shard) = elsewhere {
             return self.hand_over(packet, port, shard, passage, out);
@@ -292,15 +291,15 @@ impl<P: Packet> Engine<P> {
         let Some(session) = self.shards.get(flow.shard.index()).and_then(|shard| shard.session(id)) else {
             return Drop::Unsolicited.into();
         };
-        let addresses = session.address_delta;
+        let addresses = session.address_delta();
         let (to, target, addresses, zone) = match flow.direction {
-            Direction::Outbound => (session.outside, target, addresses, session.outside_zone),
+            Direction::Outbound => (session.outside(), target, addresses, session.outside_zone()),
             Direction::Inbound => {
-                let to = session.inside.reversed();
-                (to, self.plan.target4(to.destination), addresses.inverse(), session.inside_zone)
+                let to = session.inside().reversed();
+                (to, self.plan.target4(to.destination), addresses.inverse(), session.inside_zone())
             }
         };
-        self.story.rule = session.rule;
+        self.story.rule = session.rule();
         self.story.session = SessionStep::Hit;
         let egress = match self.forward4(at, view, to.destination, target) {
             Ok(egress) => egress,

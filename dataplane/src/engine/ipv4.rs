@@ -7,13 +7,13 @@ use crate::packet::parse::{self, Fragment, Transport, View4};
 use crate::plan::{Target, ZoneId};
 use crate::pool::Proto;
 use crate::session::tcp::{Segment, State, Timer};
-use crate::session::{Direction, idle_time};
+use crate::session::{Direction, FlowKey, idle_time};
 use crate::time::Time;
 use crate::trace::SessionStep;
 
 impl<P: Packet> Engine<P> {
     pub(super) fn ipv4(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
-        if let Some(reason) = martian4(view) {
+        if let Some(reason) = martian4(view.source, view.destination) {
             return reason.into();
         }
         match prepared.target {
@@ -114,17 +114,17 @@ impl<P: Packet> Engine<P> {
         let Some(session) = self.shards.get(flow.shard.index()).and_then(|shard| shard.session(id)) else {
             return Drop::Unsolicited.into();
         };
-        let (addresses, transport) = (session.address_delta, session.transport_delta);
+        let (addresses, transport) = (session.address_delta(), session.transport_delta);
         let (to, target, deltas, zone) = match flow.direction {
             // Outbound, a translation leaves the destination as it is.
-            Direction::Outbound => (session.outside, prepared.target, (addresses, transport), session.outside_zone),
+            Direction::Outbound => (session.outside(), prepared.target, (addresses, transport), session.outside_zone()),
             Direction::Inbound => {
-                let to = session.inside.reversed();
+                let to = session.inside().reversed();
                 let deltas = (addresses.inverse(), transport.inverse());
-                (to, self.plan.target4(to.destination), deltas, session.inside_zone)
+                (to, self.plan.target4(to.destination), deltas, session.inside_zone())
             }
         };
-        self.story.rule = session.rule;
+        self.story.rule = session.rule();
         self.story.session = SessionStep::Hit;
         let egress = match self.forward4(at, view, to.destination, target) {
             Ok(egress) => egress,
@@ -134,8 +134,17 @@ impl<P: Packet> Engine<P> {
         if self.zone(egress.interface) != zone {
             return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
         }
+        self.remember_hop(flow, id);
         self.advance(at.packet.data(), view, flow, id, at.now);
         self.translate(at, view, flow.direction, &to, deltas, egress)
+    }
+
+    /// The hop that was looked up last is the one of this session's packets.
+    pub(super) fn remember_hop(&mut self, flow: &Flow, id: u32) {
+        let hop = self.hop;
+        if let Some(session) = self.shards.get_mut(flow.shard.index()).and_then(|shard| shard.session_mut(id)) {
+            session.hops[flow.direction as usize] = hop;
+        }
     }
 
     /// The session is used: its state and its deadline move on.
@@ -148,11 +157,11 @@ impl<P: Packet> Engine<P> {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
                 if session.tcp.is_reopened_by(&segment) {
-                    session.opened_inside = outbound;
+                    session.set_opened_inside(outbound);
                     self.counters.session_replacements.add(1);
                     self.counters.session_creations.add(1);
                 }
-                let timer = session.tcp.pass(outbound == session.opened_inside, &segment);
+                let timer = session.tcp.pass(outbound == session.opened_inside(), &segment);
                 let class = match session.tcp.state() {
                     State::Init | State::Adopted | State::AdoptedFin => SessionClass::TcpOpening,
                     State::Established => SessionClass::TcpEstablished,
@@ -169,8 +178,8 @@ impl<P: Packet> Engine<P> {
                 (class, restart)
             }
             Proto::Udp | Proto::Icmp => {
-                let (class, mapping, inbound_refresh) = (session.class, session.mapping, session.inbound_refresh);
-                let idle = idle_time(timers, class, session.inside.destination_port);
+                let (class, mapping, inbound_refresh) = (session.class, session.mapping, session.inbound_refresh());
+                let idle = idle_time(timers, class, session.inside().destination_port);
                 if outbound && !inbound_refresh {
                     shard.keep_mapping(mapping, true, now + idle);
                 }
@@ -185,18 +194,14 @@ impl<P: Packet> Engine<P> {
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
     pub(super) fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        let id = shard.find(flow.hash, flow.direction, &flow.tuple, flow.proto, flow.guess)?;
+        let id = shard.find(flow.hash, flow.direction, FlowKey::of(&flow.tuple, flow.direction), flow.proto)?;
         let session = shard.session(id)?;
         if session.deadline > now {
-            if session.generation != context.plan.spec.generation && !shard.recheck(&mut context, id) {
+            if session.epoch != context.epoch && !shard.recheck(&mut context, id) {
                 return None;
             }
             let session = shard.session(id)?;
-            let side = match flow.direction {
-                Direction::Outbound => session.inside_zone,
-                Direction::Inbound => session.outside_zone,
-            };
-            return (side == zone).then_some(id);
+            return (session.zone(flow.direction) == zone).then_some(id);
         }
         context.counters.session_timeouts.add(1);
         shard.remove_session(&mut context, id);
@@ -205,15 +210,15 @@ impl<P: Packet> Engine<P> {
 }
 
 /// Addresses that never cross a router (RFC 1812 §5.3.7, RFC 3927 §7).
-fn martian4(view: &View4) -> Option<Drop> {
+pub(super) fn martian4(source: u32, destination: u32) -> Option<Drop> {
     let link_local = |address: u32| address >> 16 == 0xa9fe;
-    match (view.source >> 24, view.destination >> 24) {
+    match (source >> 24, destination >> 24) {
         // Before the source: a host without an address yet asks all others for one from 0.0.0.0.
         (_, 224..=239) => Some(Drop::Multicast),
-        (_, 255) if view.destination == u32::MAX => Some(Drop::Broadcast),
+        (_, 255) if destination == u32::MAX => Some(Drop::Broadcast),
         (0 | 127 | 224.., _) => Some(Drop::BadSource),
         (_, 0 | 127 | 240..) => Some(Drop::BadDestination),
-        _ if link_local(view.source) || link_local(view.destination) => Some(Drop::LinkLocal),
+        _ if link_local(source) || link_local(destination) => Some(Drop::LinkLocal),
         _ => None,
     }
 }

@@ -1,6 +1,5 @@
 //! An IPv6 packet: routed.
 
-use super::forward::next_hop_of;
 use super::{Arrival, Engine, Verdict, is_for_many};
 use crate::counters::{Drop, IcmpError};
 use crate::packet::Packet;
@@ -47,7 +46,8 @@ impl<P: Packet> Engine<P> {
         if view.hop_limit <= 1 {
             return Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0)));
         }
-        let Some(next_hop) = next_hop_of(target, |interface| Neighbour::ipv6(interface, view.destination)) else {
+        let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, view.destination)));
+        let Some(next_hop) = next_hop else {
             return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NoRoute6, 0)));
         };
         let egress_id = next_hop.interface();

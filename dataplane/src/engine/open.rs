@@ -9,7 +9,7 @@ use crate::plan::{Filtering, MidStream, ZoneId};
 use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
-use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck, wheel};
+use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
@@ -80,7 +80,8 @@ impl<P: Packet> Engine<P> {
                 let Some(&made) = self.shards.get(flow.shard.index()).and_then(|shard| shard.mapping(mapping)) else {
                     return Err(Drop::NoPort.into());
                 };
-                let external = self.plan.externals.get(made.external as usize).map_or(0, |external| external.address);
+                let external =
+                    self.plan.externals.get(usize::from(made.external)).map_or(0, |external| external.address);
                 let rule = self.plan.spec.nat44.get(usize::from(index));
                 let refresh = rule.is_none_or(|rule| rule.inbound_refresh);
                 let filtering = rule.map_or(made.filtering, |rule| rule.filtering.of(flow.proto));
@@ -207,7 +208,6 @@ impl<P: Packet> Engine<P> {
         new: NewSession,
         now: Time,
     ) -> Result<(Delta, Delta), Drop> {
-        let generation = self.plan.spec.generation;
         let (class, tcp) = match flow.proto {
             Proto::Tcp => {
                 let segment = Segment::read(frame.get(view.l4..view.end).unwrap_or(&[]));
@@ -219,10 +219,16 @@ impl<P: Packet> Engine<P> {
         };
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
         let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
-        let inside_hash = self.secret.tuple_hash(&new.inside, flow.proto);
+        let inside_key = FlowKey::of(&new.inside, Direction::Outbound);
+        let inside_hash = self.secret.flow_hash(inside_key, flow.proto);
+        let hop = self.hop;
+        let outside_key = FlowKey::of(&new.outside, Direction::Inbound);
+        let outside_hash = self.secret.flow_hash(outside_key, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
+        // Where the session will be entered too.
+        shard.prefetch_bucket(outside_hash);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
-        if let Some(id) = shard.find(inside_hash, Direction::Outbound, &new.inside, flow.proto, None) {
+        if let Some(id) = shard.find(inside_hash, Direction::Outbound, inside_key, flow.proto) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
                 shard.abandon_mapping(&mut context, new.mapping);
                 return Err(Drop::FlowConflict);
@@ -234,25 +240,18 @@ impl<P: Packet> Engine<P> {
         if !new.inbound_refresh && flow.proto != Proto::Tcp {
             deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
         }
-        let session = Session {
-            inside: new.inside,
-            outside: new.outside,
-            deadline,
-            generation,
-            mapping: new.mapping,
-            rule: new.rule,
-            address_delta,
-            transport_delta,
-            proto: flow.proto,
-            class,
-            opened_inside: new.opened_inside,
-            permission: NONE,
-            inside_zone: new.zones.0,
-            outside_zone: new.zones.1,
-            inbound_refresh: new.inbound_refresh,
-            tcp,
-            link: wheel::Link::default(),
-        };
+        let external = (new.outside.source, new.outside.source_port);
+        let mut session = Session::new(&new.inside, external, flow.proto, new.rule);
+        session.deadline = deadline;
+        session.class = class;
+        session.epoch = context.epoch;
+        session.tcp = tcp;
+        session.mapping = new.mapping;
+        session.transport_delta = transport_delta;
+        session.zones = new.zones.into();
+        session.set_opened_inside(new.opened_inside);
+        session.set_inbound_refresh(new.inbound_refresh);
+        session.hops[flow.direction as usize] = hop;
         if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
             shard.abandon_mapping(&mut context, new.mapping);
             return Err(reason);

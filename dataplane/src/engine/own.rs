@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::forward::next_hop_of;
 use super::{Engine, Origin, Output, Prepared, Read, Story, Verdict};
 use crate::counters::{Drop, IcmpError};
 use crate::message::{NeighbourState, NeighbourUpdate};
@@ -122,12 +121,14 @@ impl<P: Packet> Engine<P> {
             return;
         };
         let next_hop = match &read {
-            Read::Four(view) => {
-                next_hop_of(self.plan.target4(view.destination), |id| Neighbour::ipv4(id, view.destination))
-            }
-            Read::Six(view) => {
-                next_hop_of(self.plan.target6(view.destination), |id| Neighbour::ipv6(id, view.destination))
-            }
+            Read::Four(view) => self
+                .plan
+                .target4(view.destination)
+                .and_then(|it| it.next_hop(|id| Neighbour::ipv4(id, view.destination))),
+            Read::Six(view) => self
+                .plan
+                .target6(view.destination)
+                .and_then(|it| it.next_hop(|id| Neighbour::ipv6(id, view.destination))),
             Read::Arp => None,
         };
         let verdict = match next_hop {
@@ -163,6 +164,9 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         let mut waiting: Waiting = self.neighbours.apply(update);
+        if self.neighbours.wants_epoch() {
+            self.begin_epoch();
+        }
         while let Some(Held { packet, ingress, passage }) = self.neighbours.release(&mut waiting) {
             self.counters.held.sub(1);
             match (update.state, ingress) {

@@ -6,7 +6,7 @@
 //! whoever works them, give out the same.
 
 use crate::pool::Proto;
-use crate::session::{Secret, Tuple4};
+use crate::session::{FlowKey, Secret};
 use crate::steer::ShardId;
 
 /// Counters of a shard. Destinations share them, which only makes them go round earlier.
@@ -33,8 +33,7 @@ impl Identifications {
     /// The next for a datagram of this protocol to `destination` (host order). After 1024 they begin again.
     pub fn next(&mut self, destination: u32, protocol: u8) -> u16 {
         // Where a destination's numbers begin nobody outside can tell.
-        let tuple = Tuple4 { source: u32::from(protocol), destination, ..Tuple4::default() };
-        let hash = self.secret.tuple_hash(&tuple, Proto::Udp);
+        let hash = self.secret.flow_hash(FlowKey::new([u32::from(protocol), destination], [0, 0]), Proto::Udp);
         let counter = &mut self.next[hash as usize % COUNTERS];
         #[allow(clippy::cast_possible_truncation)] // 16 of its bits
         let number = counter.wrapping_add((hash >> 16) as u16) & MASK;

@@ -38,23 +38,25 @@ pub fn checksum(initial: u32, data: &[u8]) -> u16 {
     !fold(sum(initial, data))
 }
 
-/// Whether an IPv4 header with this checksum in it is right (RFC 1812 §5.2.2). Sums whole words: the sum of one's
-/// complement words is the same in pieces of any width and either byte order, but for the order of its own bytes
-/// (RFC 1071 §2).
-#[inline]
+/// Whether an IPv4 header with this checksum in it is right (RFC 1812 §5.2.2).
 #[must_use]
 pub fn is_header_right(header: &[u8]) -> bool {
-    let word = |word: &[u8; 4]| u64::from(u32::from_ne_bytes(*word));
-    let (words, _) = header.as_chunks::<4>();
-    let sum: u64 = match words {
-        [a, b, c, d, e] => word(a) + word(b) + word(c) + word(d) + word(e),
-        words => words.iter().map(word).sum(),
-    };
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    #[allow(clippy::cast_possible_truncation)] // two halves, the upper one with a carry at the most
-    {
-        fold((sum as u32 & 0xffff) + (sum as u32 >> 16) + (sum >> 32) as u32) == 0xffff
+    match header.try_into() {
+        Ok(plain) => is_right(plain),
+        Err(_) => fold(sum(0, header)) == 0xffff,
     }
+}
+
+/// Whether an IPv4 header without options is right. Sums whole words: the sum of one's complement words is the same in pieces
+/// of any width and either byte order, but for the order of its own bytes (RFC 1071 §2).
+#[inline(always)]
+#[must_use]
+pub fn is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    // Five words of 32 bits, in two halves of at most 19 bits: their sum is a multiple of 0xffff, and not zero, if it is right.
+    let sum = (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff);
+    sum == 0xffff || sum == 2 * 0xffff
 }
 
 /// Sum of the IPv4 pseudo-header (RFC 9293 §3.1). Addresses in host order, `len` in bytes.
@@ -80,6 +82,9 @@ const fn halves(word: u32) -> u32 {
 pub struct Delta(u16);
 
 impl Delta {
+    /// No difference.
+    pub const NONE: Delta = Delta(0);
+
     /// Adds the replacement of one 16-bit word.
     #[inline]
     #[must_use]
@@ -99,6 +104,15 @@ impl Delta {
     #[must_use]
     pub const fn plus(self, other: Delta) -> Self {
         Delta(fold(self.0 as u32 + other.0 as u32))
+    }
+
+    /// The checksum after this rewriting, after the replacement of a 32-bit field (host order), and after one hop less in the
+    /// upper half of a word.
+    #[inline]
+    #[must_use]
+    pub const fn apply_hop(checksum: u16, old: u32, new: u32) -> u16 {
+        const HOP: u32 = !0x0100 & 0xffff;
+        !fold((!checksum) as u32 + HOP + halves(!old) + halves(new))
     }
 
     /// The difference of the rewriting undone.

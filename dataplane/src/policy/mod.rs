@@ -106,6 +106,8 @@ pub struct Policy {
     rules: Vec<Vec<Rule>>,
     /// Whether packets from a zone may be translated as coming from inside.
     inside: Vec<bool>,
+    /// The pool of the first rule from each zone.
+    first_pools: Vec<Option<u16>>,
     whole: Vec<StaticEntry>,
     whole_by_inside: HashMap<u32, u16>,
     forwards: Vec<StaticEntry>,
@@ -126,6 +128,7 @@ impl Policy {
             zones,
             rules: (0..zones * zones).map(|_| Vec::new()).collect(),
             inside: vec![false; zones],
+            first_pools: vec![None; zones],
             whole: Vec::new(),
             whole_by_inside: HashMap::new(),
             forwards: Vec::new(),
@@ -142,6 +145,7 @@ impl Policy {
                 destination,
             });
             policy.inside[usize::from(rule.from.0)] = true;
+            policy.first_pools[usize::from(rule.from.0)].get_or_insert(rule.pool.0);
         }
         for (entry, index) in spec.static_nat.iter().zip(0..) {
             if entry.is_vacant() {
@@ -213,6 +217,24 @@ impl Policy {
     #[must_use]
     pub fn is_inside(&self, zone: ZoneId) -> bool {
         self.inside.get(usize::from(zone.0)).copied().unwrap_or(false)
+    }
+
+    /// The pool (by index) of the first rule from a zone: the most likely one of a packet from there.
+    #[inline]
+    #[must_use]
+    pub fn first_pool(&self, zone: ZoneId) -> Option<u16> {
+        self.first_pools.get(usize::from(zone.0)).copied().flatten()
+    }
+
+    /// Whether nothing is translated from this zone to any other, nor from any other to it.
+    #[must_use]
+    pub fn is_plain(&self, zone: ZoneId) -> bool {
+        let statics = self.whole.iter().chain(&self.forwards);
+        let mut zones = statics.flat_map(|entry| [entry.inside_zone, entry.outside_zone]);
+        let zone_rules = |(at, rules): (usize, &Vec<Rule>)| {
+            !rules.is_empty() && [at / self.zones, at % self.zones].contains(&usize::from(zone.0))
+        };
+        !self.rules.iter().enumerate().any(zone_rules) && !zones.any(|it| it == zone)
     }
 
     /// The first NAT44 rule that covers a flow from inside. Addresses in host order.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::plan::{External, Plan};
-use crate::steer::ShardId;
+use crate::steer::{ShardId, rss};
 
 /// Ports in a block.
 pub const BLOCK_PORTS: usize = 64;
@@ -39,6 +39,8 @@ pub struct Leases {
 /// that holds its lease.
 #[derive(Debug)]
 pub(super) struct AddressLeases {
+    /// In host order.
+    address: u32,
     owner: [AtomicU8; BLOCKS], // any worker: compare-and-swap to lease, store by the owner to give back; control: STATIC
     closed: [AtomicU64; BLOCKS / 64], // control: rw, workers: ro. Blocks that may not be leased (any more)
     free: AtomicU32,           // whoever changes an owner, beside it
@@ -79,7 +81,7 @@ impl Leases {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let addresses = plan.externals.iter().map(|external| {
-            let address = AddressLeases::closed(external.pool.is_some());
+            let address = AddressLeases::closed(external.address, external.pool.is_some());
             address.open(&closed_blocks(plan, external));
             Arc::new(address)
         });
@@ -101,10 +103,10 @@ impl Leases {
                     address.close(&[u64::MAX; BLOCKS / 64]);
                     Arc::clone(address)
                 }
-                (None, None) => Arc::new(AddressLeases::closed(false)),
+                (None, None) => Arc::new(AddressLeases::closed(0, false)),
                 // Without a pool it had nothing to lease, and nothing was.
                 (Some(external), Some(address)) if external.pool.is_some() && address.blocks.is_empty() => {
-                    Arc::new(AddressLeases::closed(true))
+                    Arc::new(AddressLeases::closed(external.address, true))
                 }
                 (Some(external), Some(address)) => {
                     let closed = closed_blocks(plan, external);
@@ -116,7 +118,7 @@ impl Leases {
                     Arc::clone(address)
                 }
                 (Some(external), None) => {
-                    let address = AddressLeases::closed(external.pool.is_some());
+                    let address = AddressLeases::closed(external.address, external.pool.is_some());
                     address.open(&closed_blocks(plan, external));
                     Arc::new(address)
                 }
@@ -179,9 +181,10 @@ impl Leases {
 
 impl AddressLeases {
     /// An address of which no block may be leased. Without a pool it has no room for ports either.
-    fn closed(pool: bool) -> Self {
+    fn closed(address: u32, pool: bool) -> Self {
         let block = || Block { used: Default::default(), next: AtomicU16::new(NIL), previous: AtomicU16::new(NIL) };
         AddressLeases {
+            address,
             owner: std::array::from_fn(|_| AtomicU8::new(STATIC)),
             closed: std::array::from_fn(|_| AtomicU64::new(u64::MAX)),
             free: AtomicU32::new(0),
@@ -244,6 +247,11 @@ impl AddressLeases {
     #[inline]
     pub(super) fn plenty(&self) -> bool {
         self.free.load(Ordering::Relaxed) * 2 > self.leasable.load(Ordering::Relaxed)
+    }
+
+    /// The shard that a block is home to.
+    pub(super) fn home(&self, block: usize) -> ShardId {
+        rss::home(self.address, u16::try_from(block * BLOCK_PORTS).unwrap_or(0))
     }
 
     #[inline]

@@ -1,20 +1,21 @@
 //! A shard's blocks, and the choice of a port in them.
 //!
 //! In this order: the inside port itself, if it is to be preserved and its block is ours or there is plenty; a port in
-//! our blocks, of the same parity and on the same side of 1024; a new block; then without the parity; then on the other
-//! side of 1024 (RFC 4787 REQ-3 a, REQ-4). Where there is a choice it is taken by a keyed hash, so that nobody outside
+//! our blocks, of the same parity and on the same side of 1024; a new block, if there is one a block whose packets a NIC
+//! delivers to our worker; then without the parity; then on the other side of 1024 (RFC 4787 REQ-3 a, REQ-4). Where there is a choice it is taken by a keyed hash, so that nobody outside
 //! can guess the next port (RFC 6056, RFC 7857 §9).
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use super::lease::{AddressLeases, BLOCK_PORTS, BLOCKS, Leases, NIL};
-use crate::steer::ShardId;
+use crate::steer::{ShardId, ShardSet};
 
 /// The first port that is not well-known (RFC 4787 REQ-3 a).
 const WELL_KNOWN: u16 = 1024;
-/// Own blocks that are tried before a new one is leased; all are tried before a flow is refused.
-const OWN_BLOCKS_TRIED: usize = 16;
+/// Own blocks that are tried before a new one is leased; all are tried before a flow is refused. Few, for each is a wait for
+/// memory: blocks with room are in front.
+const OWN_BLOCKS_TRIED: usize = 3;
 
 /// A protocol whose ports (or identifiers) are counted apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -72,13 +73,20 @@ pub struct Ports {
     heads: Box<[u16]>,
     /// For each address, a bit for each protocol of which our blocks there have no port left.
     full: Box<[u8]>,
+    /// Shards whose home blocks a NIC delivers to our worker: those are leased before others. None: all are alike.
+    near: Option<ShardSet>,
 }
 
 impl Ports {
     /// No blocks yet, with room for this many external addresses.
     #[must_use]
     pub fn new(shard: ShardId, externals: usize) -> Self {
-        Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into() }
+        Ports { shard, heads: vec![NIL; externals].into(), full: vec![0; externals].into(), near: None }
+    }
+
+    /// From now on, blocks that are home to these shards are leased before others.
+    pub fn prefer(&mut self, near: Option<ShardSet>) {
+        self.near = near;
     }
 
     /// Takes a port of the external address. `random` is the keyed hash of the attempt number.
@@ -106,20 +114,17 @@ impl Ports {
             }
         }
         let low = want.port < WELL_KNOWN;
-        let mut attempt = 0;
-        for (same_side, parity) in [(true, true), (true, false), (false, true), (false, false)] {
+        let stages = [(true, true), (true, false), (false, true), (false, false)];
+        for ((same_side, parity), attempt) in stages.into_iter().zip(1..) {
             if parity && !want.parity {
                 continue;
             }
             let class = Class { want, low: low == same_side, parity };
-            let mut seed = || {
-                attempt += 1;
-                random(attempt)
-            };
+            let seed = random(attempt);
             let found = self
-                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed())
-                .or_else(|| self.in_new(address, external, &class, seed()))
-                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed()));
+                .in_own(address, external, &class, OWN_BLOCKS_TRIED, seed)
+                .or_else(|| self.in_new(address, external, &class, seed))
+                .or_else(|| self.in_own(address, external, &class, BLOCKS, seed));
             if found.is_some() {
                 return found;
             }
@@ -135,18 +140,41 @@ impl Ports {
         let Some(block) = address.blocks.get(number) else { return };
         self.set_full(external, 0);
         let used = &block.used[proto.index()];
-        used.store(used.load(Ordering::Relaxed) & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
+        let before = used.load(Ordering::Relaxed);
+        used.store(before & !(1 << (usize::from(port) % BLOCK_PORTS)), Ordering::Relaxed);
         if block.used.iter().all(|used| used.load(Ordering::Relaxed) == 0) {
-            let (previous, next) = (block.previous.load(Ordering::Relaxed), block.next.load(Ordering::Relaxed));
-            match address.blocks.get(usize::from(previous)) {
-                Some(before) => before.next.store(next, Ordering::Relaxed),
-                None => self.set_head(external, next),
-            }
-            if let Some(after) = address.blocks.get(usize::from(next)) {
-                after.previous.store(previous, Ordering::Relaxed);
-            }
+            self.unlink(address, external, number);
             address.release(number);
+        } else if before == u64::MAX {
+            // It has room again.
+            self.unlink(address, external, number);
+            self.link(address, external, number);
         }
+    }
+
+    /// Takes a block out of the address's list.
+    fn unlink(&mut self, address: &AddressLeases, external: u32, number: usize) {
+        let Some(block) = address.blocks.get(number) else { return };
+        let (previous, next) = (block.previous.load(Ordering::Relaxed), block.next.load(Ordering::Relaxed));
+        match address.blocks.get(usize::from(previous)) {
+            Some(before) => before.next.store(next, Ordering::Relaxed),
+            None => self.set_head(external, next),
+        }
+        if let Some(after) = address.blocks.get(usize::from(next)) {
+            after.previous.store(previous, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts a block in front of the address's list.
+    fn link(&mut self, address: &AddressLeases, external: u32, number: usize) {
+        let (Some(block), Ok(place)) = (address.blocks.get(number), u16::try_from(number)) else { return };
+        let head = self.heads.get(external as usize).copied().unwrap_or(NIL);
+        block.next.store(head, Ordering::Relaxed);
+        block.previous.store(NIL, Ordering::Relaxed);
+        if let Some(after) = address.blocks.get(usize::from(head)) {
+            after.previous.store(place, Ordering::Relaxed);
+        }
+        self.set_head(external, place);
     }
 
     /// A port in a block that is ours already, of the first `limit` in the list.
@@ -173,10 +201,19 @@ impl Ports {
         let blocks = class.blocks();
         let count = blocks.len();
         let start = reduce(seed >> 32, count);
-        for step in 0..count {
-            let block = blocks.start + (start + step) % count;
-            if address.is_free(block) && class.mask(block) != 0 && self.lease(address, external, block) {
-                return take(address, class.want.proto, block, class.mask(block), seed);
+        let near = self.near;
+        let is_near = |block: usize| near.is_none_or(|near| near.contains(address.home(block)));
+        for anywhere in [false, true] {
+            for step in 0..count {
+                let block = blocks.start + (start + step) % count;
+                let fits = address.is_free(block) && class.mask(block) != 0 && (anywhere || is_near(block));
+                if fits && self.lease(address, external, block) {
+                    return take(address, class.want.proto, block, class.mask(block), seed);
+                }
+            }
+            // Nothing else is left, if nothing is preferred.
+            if near.is_none() {
+                break;
             }
         }
         None
@@ -184,14 +221,8 @@ impl Ports {
 
     fn lease(&mut self, address: &AddressLeases, external: u32, block: usize) -> bool {
         let leased = address.lease(block, self.shard);
-        if leased && let (Some(entry), Ok(number)) = (address.blocks.get(block), u16::try_from(block)) {
-            let head = self.heads.get(external as usize).copied().unwrap_or(NIL);
-            entry.next.store(head, Ordering::Relaxed);
-            entry.previous.store(NIL, Ordering::Relaxed);
-            if let Some(after) = address.blocks.get(usize::from(head)) {
-                after.previous.store(number, Ordering::Relaxed);
-            }
-            self.set_head(external, number);
+        if leased {
+            self.link(address, external, block);
             self.set_full(external, 0);
         }
         leased

@@ -10,17 +10,19 @@
 pub mod bits;
 pub mod index;
 #[allow(unsafe_code)]
-pub mod pages;
+pub mod memory;
 #[allow(unsafe_code)]
 pub mod prefetch;
 pub mod recheck;
 pub mod record;
 pub mod slab;
+#[allow(unsafe_code)]
+mod tags;
 pub mod tcp;
 pub mod walk;
 pub mod wheel;
 
-pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
+pub use record::{Direction, FlowKey, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -30,7 +32,7 @@ use siphasher::sip::SipHasher13;
 use crate::counters::{Counters, Drop, SessionClass};
 use crate::plan::{Filtering, Limits, Plan, Timers};
 use crate::pool::{Leases, Ports, Proto, Want};
-use crate::steer::{SHARDS, ShardId};
+use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use index::{BucketArena, Index};
 use slab::{Slab, SlabArena};
@@ -100,13 +102,11 @@ impl Secret {
         }
     }
 
-    /// Hash of a flow's tuple.
+    /// Hash of what a packet's session is found by.
     #[inline]
     #[must_use]
-    pub fn tuple_hash(&self, tuple: &Tuple4, proto: Proto) -> u32 {
-        let addresses = u64::from(tuple.source) << 32 | u64::from(tuple.destination);
-        let ports = u64::from(tuple.source_port) << 32 | u64::from(tuple.destination_port) << 8 | proto as u64;
-        self.index_hash(addresses, ports)
+    pub fn flow_hash(&self, key: FlowKey, proto: Proto) -> u32 {
+        self.index_hash(key.addresses, u64::from(key.ports) | (proto as u64) << 32)
     }
 
     fn endpoint_hash(&self, kind: Kind, address: u32, port: u16, proto: Proto, extra: u32) -> u32 {
@@ -135,7 +135,9 @@ fn folded(a: u64, b: u64) -> u64 {
 /// The memory of a worker's shards, all taken at start. Any shard may grow into all of it.
 #[derive(Debug)]
 pub struct Arenas {
-    buckets: BucketArena,
+    /// For the indexes of sessions, and for those of everything else.
+    session_buckets: BucketArena,
+    other_buckets: BucketArena,
     sessions: SlabArena<Session>,
     mappings: SlabArena<Mapping>,
     subscribers: SlabArena<Subscriber>,
@@ -150,7 +152,8 @@ impl Arenas {
     pub fn new(limits: &Limits) -> Self {
         let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
         Arenas {
-            buckets: BucketArena::new(BucketArena::segments_for(3 * sessions + 3 * mappings, SHARDS)),
+            session_buckets: BucketArena::new(BucketArena::segments_for(2 * sessions, SHARDS)),
+            other_buckets: BucketArena::new(BucketArena::segments_for(sessions + 3 * mappings, SHARDS)),
             sessions: SlabArena::new(SlabArena::<Session>::segments_for(sessions, SHARDS)),
             mappings: SlabArena::new(SlabArena::<Mapping>::segments_for(mappings, SHARDS)),
             subscribers: SlabArena::new(SlabArena::<Subscriber>::segments_for(mappings, SHARDS)),
@@ -160,12 +163,13 @@ impl Arenas {
         }
     }
 
-    /// What no shard holds: segments of index, sessions, mappings, subscribers and permissions, and how many sessions and mappings may
-    /// still be made.
+    /// What no shard holds: segments of both kinds of index, of sessions, mappings, subscribers and permissions, and how many
+    /// sessions and mappings may still be made.
     #[must_use]
-    pub fn free(&self) -> [usize; 7] {
+    pub fn free(&self) -> [usize; 8] {
         [
-            self.buckets.free(),
+            self.session_buckets.free(),
+            self.other_buckets.free(),
             self.sessions.free(),
             self.mappings.free(),
             self.subscribers.free(),
@@ -191,12 +195,17 @@ pub struct Context<'a> {
     pub secret: &'a Secret,
     /// The time.
     pub now: Time,
+    /// The engine's epoch: a session of another one is checked against the plan before it is used.
+    pub epoch: u32,
 }
 
 /// One of the 64 parts of the state.
 #[derive(Debug)]
 pub struct Shard {
     id: ShardId,
+    /// Sessions by both of their sides. Apart from all else, so that what hits touch is as dense as can be.
+    flows: Index,
+    /// Mappings, subscribers and permissions.
     index: Index,
     sessions: Slab<Session>,
     mappings: Slab<Mapping>,
@@ -215,7 +224,8 @@ impl Shard {
         let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
         Shard {
             id,
-            index: Index::new(BucketArena::segments_for(3 * sessions + 3 * mappings, 1)),
+            flows: Index::new(BucketArena::segments_for(2 * sessions, 1)),
+            index: Index::new(BucketArena::segments_for(sessions + 3 * mappings, 1)),
             sessions: Slab::new(SlabArena::<Session>::segments_for(sessions, 1)),
             mappings: Slab::new(SlabArena::<Mapping>::segments_for(mappings, 1)),
             subscribers: Slab::new(SlabArena::<Subscriber>::segments_for(mappings, 1)),
@@ -230,6 +240,11 @@ impl Shard {
     #[must_use]
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// External ports are taken first from the blocks that are home to these shards; none: from any.
+    pub fn prefer(&mut self, near: Option<ShardSet>) {
+        self.ports.prefer(near);
     }
 
     /// The session with this number, which [`Shard::find`] gave.
@@ -262,49 +277,56 @@ impl Shard {
     }
 
     /// Fetches the index bucket that a look-up with this hash will read.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u32) {
-        self.index.prefetch(hash);
+        self.flows.prefetch(hash);
     }
 
-    /// Fetches the session that a look-up with this hash will probably find, and returns its id for [`Shard::find`].
-    #[inline]
+    /// Fetches the session that a look-up with this hash will probably find, and returns its id.
+    #[inline(always)]
     pub fn guess_session(&self, hash: u32) -> Option<u32> {
-        let id = self.index.first_candidate(hash)? & ID_MASK;
+        let id = self.flows.first_candidate(hash)? & ID_MASK;
         self.sessions.prefetch(id);
         Some(id)
     }
 
-    /// The session of a flow, by its outbound tuple as it looks inside ([`Direction::Outbound`]) or outside
-    /// ([`Direction::Inbound`]). It may be past its deadline. `guess` is tried first.
+    /// Fetches the second bucket of those in which a look-up with this hash may end. False: there is none.
+    pub fn prefetch_overflow(&self, hash: u32) -> bool {
+        self.flows.prefetch_overflow(hash)
+    }
+
+    /// What [`Shard::guess_session`] does, in the second bucket.
+    pub fn guess_overflow(&self, hash: u32) -> Option<u32> {
+        let id = self.flows.overflow_candidate(hash)? & ID_MASK;
+        self.sessions.prefetch(id);
+        Some(id)
+    }
+
+    /// Fetches the buckets in which the mapping of an inside endpoint and its subscriber would be found.
+    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
+        let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
+        self.index.prefetch(mapping);
+        self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
+    }
+
+    /// What is in the place with this number: a session, or nothing that any packet fits.
+    #[inline(always)]
+    pub fn session_place(&mut self, id: u32) -> Option<&mut Session> {
+        self.sessions.place_mut(id)
+    }
+
+    /// The session that a packet of this direction belongs to. It may be past its deadline.
     #[inline]
     #[must_use]
-    pub fn find(
-        &self,
-        hash: u32,
-        direction: Direction,
-        tuple: &Tuple4,
-        proto: Proto,
-        guess: Option<u32>,
-    ) -> Option<u32> {
+    pub fn find(&self, hash: u32, direction: Direction, key: FlowKey, proto: Proto) -> Option<u32> {
         let is = |id: u32| {
-            self.sessions.get(id).is_some_and(|session| {
-                let side = match direction {
-                    Direction::Outbound => &session.inside,
-                    Direction::Inbound => &session.outside,
-                };
-                side == tuple && session.proto == proto
-            })
+            self.sessions.get(id).is_some_and(|session| session.key(direction) == key && session.proto == proto)
         };
-        // Every session is in the index, so one that fits is the one that the index would give.
-        if guess.is_some_and(is) {
-            return guess;
-        }
         let kind = match direction {
             Direction::Outbound => Kind::Inside,
             Direction::Inbound => Kind::Outside,
         };
-        self.index.find(hash, |value| kind.id(value).is_some_and(is)).map(|value| value & ID_MASK)
+        self.flows.find(hash, |value| kind.id(value).is_some_and(is)).map(|value| value & ID_MASK)
     }
 
     /// The live mapping of an inside endpoint in a pool.
@@ -321,7 +343,7 @@ impl Shard {
     pub fn mapping_of_external(&self, secret: &Secret, external: u32, port: u16, proto: Proto) -> Option<u32> {
         let hash = secret.endpoint_hash(Kind::MappingOutside, external, port, proto, 0);
         self.find_mapping(hash, Kind::MappingOutside, |mapping| {
-            mapping.external == external && mapping.external_port == port && mapping.proto == proto
+            u32::from(mapping.external) == external && mapping.external_port == port && mapping.proto == proto
         })
     }
 
@@ -344,19 +366,21 @@ impl Shard {
         self.index.find(hash, matches).map(|value| value & ID_MASK)
     }
 
-    /// Counts a session under its permission, which is made if there is none.
-    fn hold_permission(&mut self, context: &mut Context, session: &Session) -> Option<u32> {
-        let Tuple4 { source: inside, source_port: inside_port, destination: remote, .. } = session.inside;
+    /// Counts a session under its permission, which is made if there is none. False: there is no room for it.
+    fn hold_permission(&mut self, context: &mut Context, session: &Session) -> bool {
+        let Tuple4 { source: inside, source_port: inside_port, destination: remote, .. } = session.inside();
         let proto = session.proto;
         let id = match self.permission(context.secret, inside, inside_port, proto, remote) {
             Some(id) => id,
             None => {
-                let permission = Permission { inside, remote, inside_port, proto, sessions: 0 };
-                let id = self.permissions.insert(&mut context.arenas.permissions, permission)?;
+                let permission = Permission { inside, remote, inside_port, proto, used: true, sessions: 0 };
+                let Some(id) = self.permissions.insert(&mut context.arenas.permissions, permission) else {
+                    return false;
+                };
                 let hash = context.secret.endpoint_hash(Kind::Permission, inside, inside_port, proto, remote);
                 if !self.enter(context, hash, Kind::Permission.value(id)) {
                     self.permissions.remove(&mut context.arenas.permissions, id);
-                    return None;
+                    return false;
                 }
                 id
             }
@@ -364,16 +388,22 @@ impl Shard {
         if let Some(permission) = self.permissions.get_mut(id) {
             permission.sessions += 1;
         }
-        Some(id)
+        true
     }
 
-    fn drop_permission(&mut self, context: &mut Context, id: u32) {
+    /// A session has ended: if it is counted under a permission, that may end with it.
+    fn leave_permission(&mut self, context: &mut Context, session: &Session) {
+        if !session.has_permission() {
+            return;
+        }
+        let Tuple4 { source: inside, source_port: inside_port, destination: remote, .. } = session.inside();
+        let proto = session.proto;
+        let Some(id) = self.permission(context.secret, inside, inside_port, proto, remote) else { return };
         let Some(permission) = self.permissions.get_mut(id) else { return };
         permission.sessions = permission.sessions.saturating_sub(1);
         if permission.sessions == 0 {
-            let Permission { inside, remote, inside_port, proto, .. } = *permission;
             let hash = context.secret.endpoint_hash(Kind::Permission, inside, inside_port, proto, remote);
-            self.index.remove(&mut context.arenas.buckets, hash, Kind::Permission.value(id));
+            self.index.remove(&mut context.arenas.other_buckets, hash, Kind::Permission.value(id));
             self.permissions.remove(&mut context.arenas.permissions, id);
         }
     }
@@ -411,30 +441,33 @@ impl Shard {
         };
         let known = self.subscriber(context, inside, pool);
         let (external, external_port) = self.take_port(context, externals, known, spec.pooling, inside, &want)?;
+        self.index.prefetch(context.secret.endpoint_hash(Kind::MappingOutside, external, external_port, proto, 0));
         let subscriber = match known {
             Some(id) => {
                 self.pair_anew(context, id, external);
                 Some(id)
             }
-            None => self.add_subscriber(context, Subscriber { inside, pool, external, mappings: 0 }),
+            None => {
+                let paired = u16::try_from(external).unwrap_or(u16::MAX);
+                self.add_subscriber(context, Subscriber { inside, pool, external: paired, mappings: 0, used: true })
+            }
         };
         let Some(subscriber) = subscriber else {
             self.ports.release(context.leases, external, proto, external_port);
             return Err(Drop::MappingTableFull);
         };
         let mapping = Mapping {
+            deadline: Time::ZERO,
             inside,
+            subscriber,
+            sessions: 0,
             inside_port: port,
             external_port,
-            external,
+            external: u16::try_from(external).unwrap_or(u16::MAX),
             pool,
+            rule,
             proto,
             filtering: spec.filtering.of(proto),
-            rule,
-            sessions: 0,
-            deadline: Time::ZERO,
-            subscriber,
-            link: wheel::Link::default(),
         };
         if let Some(entry) = self.subscribers.get_mut(subscriber) {
             entry.mappings += 1;
@@ -471,7 +504,7 @@ impl Shard {
     /// A subscriber whose address has left the pool has got a port at another one: that is its address now.
     fn pair_anew(&mut self, context: &Context, id: u32, external: u32) {
         if let Some(subscriber) = self.subscribers.get_mut(id).filter(|it| !is_paired(context, it)) {
-            subscriber.external = external;
+            subscriber.external = u16::try_from(external).unwrap_or(u16::MAX);
         }
     }
 
@@ -502,7 +535,7 @@ impl Shard {
             self.ports.allocate(context.leases, external, want, random).map(|port| (external, port))
         };
         let paired = known.and_then(|id| self.subscribers.get(id)).filter(|it| is_paired(context, it));
-        if let Some(external) = paired.map(|subscriber| subscriber.external) {
+        if let Some(external) = paired.map(|subscriber| u32::from(subscriber.external)) {
             let found = at(external);
             if found.is_some() || pooling == crate::plan::Pooling::Paired {
                 return found.ok_or(Drop::NoPort);
@@ -530,16 +563,21 @@ impl Shard {
         if context.arenas.sessions_left == 0 {
             return Err(Drop::SessionTableFull);
         }
-        session.permission = match filtering {
-            Filtering::AddressDependent => self.hold_permission(context, &session).ok_or(Drop::SessionTableFull)?,
-            Filtering::EndpointIndependent | Filtering::AddressPortDependent => NONE,
-        };
+        if filtering == Filtering::AddressDependent {
+            if !self.hold_permission(context, &session) {
+                return Err(Drop::SessionTableFull);
+            }
+            session.set_permission(true);
+        }
         let Some(id) = self.sessions.insert(&mut context.arenas.sessions, session) else {
-            self.drop_permission(context, session.permission);
+            self.leave_permission(context, &session);
             return Err(Drop::SessionTableFull);
         };
         let entries = session_entries(context.secret, &session);
-        if !entries.into_iter().all(|(hash, kind)| self.enter(context, hash, kind.value(id))) {
+        let mut enter = |(hash, kind): (u32, Kind)| {
+            self.flows.insert(&mut context.arenas.session_buckets, hash, kind.value(id)).is_ok()
+        };
+        if !entries.into_iter().all(&mut enter) {
             self.forget_session(context, id, &session);
             return Err(Drop::SessionTableFull);
         }
@@ -588,10 +626,10 @@ impl Shard {
 
     fn forget_session(&mut self, context: &mut Context, id: u32, session: &Session) {
         for (hash, kind) in session_entries(context.secret, session) {
-            self.index.remove(&mut context.arenas.buckets, hash, kind.value(id));
+            self.flows.remove(&mut context.arenas.session_buckets, hash, kind.value(id));
         }
         self.sessions.remove(&mut context.arenas.sessions, id);
-        self.drop_permission(context, session.permission);
+        self.leave_permission(context, session);
     }
 
     /// A mapping without sessions ends. Its port stays unused for a while, if strangers could know it (RFC 6888 REQ-8;
@@ -632,7 +670,7 @@ impl Shard {
 
     fn forget_mapping(&mut self, context: &mut Context, id: u32, mapping: &Mapping) {
         for (hash, kind) in mapping_entries(context.secret, mapping) {
-            self.index.remove(&mut context.arenas.buckets, hash, kind.value(id));
+            self.index.remove(&mut context.arenas.other_buckets, hash, kind.value(id));
         }
     }
 
@@ -643,19 +681,19 @@ impl Shard {
     }
 
     fn free_port(&mut self, context: &mut Context, mapping: &Mapping) {
-        self.ports.release(context.leases, mapping.external, mapping.proto, mapping.external_port);
+        self.ports.release(context.leases, u32::from(mapping.external), mapping.proto, mapping.external_port);
         let Some(subscriber) = self.subscribers.get_mut(mapping.subscriber) else { return };
         subscriber.mappings = subscriber.mappings.saturating_sub(1);
         if subscriber.mappings == 0 {
             let (inside, pool) = (subscriber.inside, subscriber.pool);
             let hash = context.secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0);
-            self.index.remove(&mut context.arenas.buckets, hash, Kind::Subscriber.value(mapping.subscriber));
+            self.index.remove(&mut context.arenas.other_buckets, hash, Kind::Subscriber.value(mapping.subscriber));
             self.subscribers.remove(&mut context.arenas.subscribers, mapping.subscriber);
         }
     }
 
     fn enter(&mut self, context: &mut Context, hash: u32, value: u32) -> bool {
-        self.index.insert(&mut context.arenas.buckets, hash, value).is_ok()
+        self.index.insert(&mut context.arenas.other_buckets, hash, value).is_ok()
     }
 
     /// Ends what is past its deadline, in bounded work. True if there may be more.
@@ -692,7 +730,7 @@ impl Shard {
 
 /// Whether the address that a subscriber is paired with is still given out by its pool.
 fn is_paired(context: &Context, subscriber: &Subscriber) -> bool {
-    let external = context.plan.externals.get(subscriber.external as usize);
+    let external = context.plan.externals.get(usize::from(subscriber.external));
     external.is_some_and(|it| !it.draining && it.pool.is_some_and(|pool| pool.0 == subscriber.pool))
 }
 
@@ -701,14 +739,20 @@ fn mapping_entries(secret: &Secret, mapping: &Mapping) -> [(u32, Kind); 2] {
     let Mapping { inside, inside_port, external, external_port, proto, pool, .. } = *mapping;
     [
         (secret.endpoint_hash(Kind::MappingInside, inside, inside_port, proto, u32::from(pool)), Kind::MappingInside),
-        (secret.endpoint_hash(Kind::MappingOutside, external, external_port, proto, 0), Kind::MappingOutside),
+        (
+            secret.endpoint_hash(Kind::MappingOutside, u32::from(external), external_port, proto, 0),
+            Kind::MappingOutside,
+        ),
     ]
 }
 
 /// Both index entries of a session.
 fn session_entries(secret: &Secret, session: &Session) -> [(u32, Kind); 2] {
-    let Session { inside, outside, proto, .. } = *session;
-    [(secret.tuple_hash(&inside, proto), Kind::Inside), (secret.tuple_hash(&outside, proto), Kind::Outside)]
+    let proto = session.proto;
+    [
+        (secret.flow_hash(session.key(Direction::Outbound), proto), Kind::Inside),
+        (secret.flow_hash(session.key(Direction::Inbound), proto), Kind::Outside),
+    ]
 }
 
 /// How long a session of this class lasts without a packet. `port` is the remote one.

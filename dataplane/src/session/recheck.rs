@@ -1,6 +1,6 @@
 //! Sessions and mappings under a new configuration: which go on, and which end.
 //!
-//! A session remembers the generation of the plan that it was checked against. When another plan has come, it is checked
+//! A session remembers the epoch in which it was checked: each plan that a worker is given begins one. When another plan has come, it is checked
 //! again on its next packet, and a bounded sweep does the rest, after which nothing refers to what the new plan left out.
 //!
 //! A session goes on if its packets would be translated by the same rule to the same external address and port. So it
@@ -8,13 +8,14 @@
 //! pool, and when its address or port now belongs to something else. An address that merely left its pool is drained: what
 //! is mapped to it goes on.
 
-use super::{Context, Mapping, NONE, Session, Shard};
+use super::{Context, Mapping, Session, Shard};
 use crate::plan::{Filtering, Plan};
 use crate::policy::Translation;
+use crate::route::neighbour::Hop;
 use crate::trace::RuleRef;
 
-/// Segments of 32 records that one step of a sweep looks at, where there are no packets to be kept waiting.
-pub const SEGMENTS: usize = 4;
+/// Chunks of 32 records that one step of a sweep looks at, where there are no packets to be kept waiting.
+pub const CHUNKS: usize = 4;
 
 /// How far a sweep is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,13 +24,13 @@ pub struct Sweep {
     pub shard: usize,
     /// Its sessions are done, and the mappings come.
     mappings: bool,
-    /// The segment.
+    /// The chunk.
     place: usize,
 }
 
 /// Whether a mapping's port is still one that its pool gives out, or gave out and now drains.
 pub fn keeps(plan: &Plan, mapping: &Mapping) -> bool {
-    let Some(external) = plan.externals.get(mapping.external as usize) else { return false };
+    let Some(external) = plan.externals.get(usize::from(mapping.external)) else { return false };
     let Some(pool) = external.pool.filter(|pool| pool.0 == mapping.pool) else { return false };
     let Some(pool) = plan.spec.pools.get(usize::from(pool.0)) else { return false };
     let block = mapping.external_port / 64;
@@ -47,22 +48,22 @@ pub fn allows_mapping(plan: &Plan, mapping: &Mapping) -> bool {
 
 /// Whether the plan would translate the session's packets as the session does.
 fn allows(plan: &Plan, session: &Session, mapping: Option<&Mapping>) -> bool {
-    let (from, to) = (session.inside_zone, session.outside_zone);
-    let (inside, outside) = (&session.inside, &session.outside);
-    match session.rule {
+    let (from, to) = (session.inside_zone(), session.outside_zone());
+    let (inside, outside) = (session.inside(), session.outside());
+    match session.rule() {
         RuleRef::None => false,
         RuleRef::Forward(_) | RuleRef::Static(_) => {
             let external = plan.external(outside.source).map(|(_, external)| external.static_nat);
             external
                 .and_then(|whole| plan.policy.static_in(outside.source, whole, session.proto, outside.source_port))
                 .is_some_and(|entry| {
-                    entry.rule == session.rule
+                    entry.rule == session.rule()
                         && (entry.inside, entry.inside_port) == (inside.source, inside.source_port)
                         && (entry.inside_zone, entry.outside_zone) == (from, to)
                 })
         }
         RuleRef::Nat44(rule) => {
-            let covered = if session.opened_inside {
+            let covered = if session.opened_inside() {
                 let port = inside.source_port;
                 let found =
                     plan.policy.translation(from, to, inside.source, Some(session.proto), port, inside.destination);
@@ -87,9 +88,10 @@ impl Shard {
             return false;
         }
         if let Some(session) = self.sessions.get_mut(id) {
-            session.generation = context.plan.spec.generation;
+            session.epoch = context.epoch;
+            session.hops = [Hop::UNKNOWN; 2];
         }
-        let filtering = match session.rule {
+        let filtering = match session.rule() {
             RuleRef::None => None,
             RuleRef::Nat44(rule) => {
                 self.reuse_mapping(context, session.mapping, rule);
@@ -99,10 +101,10 @@ impl Shard {
             RuleRef::Static(index) => context.plan.spec.static_nat.get(usize::from(index)).map(|it| it.filtering),
         };
         // Its remote address may come by any port from now on. Without room for that it may not, and the session goes on.
-        if filtering == Some(Filtering::AddressDependent) && session.permission == NONE {
-            let permission = self.hold_permission(context, &session).unwrap_or(NONE);
+        if filtering == Some(Filtering::AddressDependent) && !session.has_permission() {
+            let held = self.hold_permission(context, &session);
             if let Some(session) = self.sessions.get_mut(id) {
-                session.permission = permission;
+                session.set_permission(held);
             }
         }
         true
@@ -124,15 +126,14 @@ impl Shard {
     }
 
     /// Takes a sweep one step further through this shard. True: the shard is done.
-    pub(crate) fn sweep(&mut self, context: &mut Context, sweep: &mut Sweep, segments: usize) -> bool {
-        for _ in 0..segments {
+    pub(crate) fn sweep(&mut self, context: &mut Context, sweep: &mut Sweep, chunks: usize) -> bool {
+        for _ in 0..chunks {
             let place = sweep.place;
             sweep.place += 1;
             if !sweep.mappings {
                 match self.sessions.ids_in(place) {
                     Some(ids) => ids.for_each(|id| {
-                        let generation = context.plan.spec.generation;
-                        if self.sessions.get(id).is_some_and(|session| session.generation != generation) {
+                        if self.sessions.get(id).is_some_and(|session| session.epoch != context.epoch) {
                             self.recheck(context, id);
                         }
                     }),

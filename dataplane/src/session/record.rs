@@ -1,12 +1,13 @@
 //! What a shard remembers: sessions, mappings, subscribers.
 
-use super::slab::Slab;
+use super::slab::{Record, Slab};
 use super::tcp::Tcp;
 use super::wheel::{Link, Links};
 use crate::counters::SessionClass;
 use crate::packet::checksum::Delta;
 use crate::plan::{Filtering, ZoneId};
 use crate::pool::Proto;
+use crate::route::neighbour::Hop;
 use crate::time::Time;
 use crate::trace::RuleRef;
 
@@ -40,8 +41,41 @@ impl Tuple4 {
     }
 }
 
+/// Addresses and ports of a packet, as it stands on the wire: what its session is found by, with the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Source address in the lower half, destination above.
+    pub addresses: u64,
+    /// Source port in the lower half, destination above.
+    pub ports: u32,
+}
+
+impl FlowKey {
+    /// Of source and destination.
+    #[inline]
+    #[must_use]
+    pub const fn new(addresses: [u32; 2], ports: [u16; 2]) -> FlowKey {
+        FlowKey {
+            addresses: addresses[0] as u64 | (addresses[1] as u64) << 32,
+            ports: ports[0] as u32 | (ports[1] as u32) << 16,
+        }
+    }
+
+    /// Of a packet of this direction, whose flow's outbound packets look like `tuple` on its side.
+    #[inline]
+    #[must_use]
+    pub const fn of(tuple: &Tuple4, direction: Direction) -> FlowKey {
+        let Tuple4 { source, destination, source_port, destination_port } = *tuple;
+        match direction {
+            Direction::Outbound => FlowKey::new([source, destination], [source_port, destination_port]),
+            Direction::Inbound => FlowKey::new([destination, source], [destination_port, source_port]),
+        }
+    }
+}
+
 /// The way of a packet through a translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Direction {
     /// From inside to outside.
     Outbound,
@@ -49,74 +83,265 @@ pub enum Direction {
     Inbound,
 }
 
-/// One flow with its two directions. What a hit reads and writes comes first, within a cache line.
-#[derive(Clone, Copy, Debug, Default)]
+/// One flow with its two directions: a cache line, which is all that a packet of it reads and writes.
+///
+/// Both sides' tuples have the remote end in common, so it is stored once.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Session {
-    /// An outbound packet as it looks inside.
-    pub inside: Tuple4,
-    /// An outbound packet as it looks outside.
-    pub outside: Tuple4,
-    /// When it ends, unless a packet comes before.
-    pub deadline: Time,
-    /// The plan that it was checked against.
-    pub generation: u32,
-    /// Its mapping, or [`NONE`] for a static entry's.
-    pub mapping: u32,
-    /// The rule that made it.
-    pub rule: RuleRef,
-    /// What an outbound translation does to the IPv4 header checksum.
-    pub address_delta: Delta,
-    /// What it does to the transport checksum (for ICMP: without the addresses).
-    pub transport_delta: Delta,
+    /// Inside, remote and external address, host order: as a packet of either direction has its two, one after the other.
+    addresses: [u32; 3],
+    /// Inside, remote and external port.
+    ports: [u16; 3],
     /// Its protocol.
     pub proto: Proto,
     /// What it is counted under.
     pub class: SessionClass,
-    /// Whether the inside end opened it; of TCP: is the client.
-    pub opened_inside: bool,
-    /// The permission for its remote address (address-dependent filtering), or [`NONE`].
-    pub permission: u32,
-    /// The zone that its outbound packets come from.
-    pub inside_zone: ZoneId,
-    /// The zone that its inbound packets come from.
-    pub outside_zone: ZoneId,
-    /// Whether packets from outside keep it alive.
-    pub inbound_refresh: bool,
+    /// The engine's epoch in which it was checked against the plan, and its ways out were found.
+    pub epoch: u32,
+    /// When it ends, unless a packet comes before.
+    pub deadline: Time,
     /// The TCP state; unused by other protocols.
     pub tcp: Tcp,
-    /// Its place in the timer wheel.
-    pub link: Link,
+    /// Its mapping, or [`NONE`] for a static entry's.
+    pub mapping: u32,
+    rule: u16,
+    /// What an outbound translation does to the transport checksum (for ICMP: without the addresses).
+    pub transport_delta: Delta,
+    /// The ways out, of outbound and inbound packets, as far as they are known in this epoch.
+    pub hops: [Hop; 2],
+    /// The zones that its outbound and inbound packets come from: inside and outside.
+    pub zones: [ZoneId; 2],
+    flags: u8,
+    rule_kind: u8,
+}
+
+/// There is a session in this place.
+const USED: u8 = 1;
+const OPENED_INSIDE: u8 = 2;
+const INBOUND_REFRESH: u8 = 4;
+const PERMISSION: u8 = 8;
+
+impl Default for Session {
+    fn default() -> Self {
+        Session {
+            addresses: [0; 3],
+            ports: [0; 3],
+            proto: Proto::default(),
+            class: SessionClass::default(),
+            epoch: 0,
+            deadline: Time::ZERO,
+            tcp: Tcp::default(),
+            mapping: NONE,
+            rule: 0,
+            transport_delta: Delta::default(),
+            hops: [Hop::UNKNOWN; 2],
+            zones: [ZoneId(0); 2],
+            flags: 0,
+            rule_kind: 0,
+        }
+    }
+}
+
+impl Session {
+    /// A session between an inside tuple and what it looks like outside: `external` in place of the inside address and
+    /// port. The rest is to be filled in.
+    #[must_use]
+    pub fn new(inside: &Tuple4, external: (u32, u16), proto: Proto, rule: RuleRef) -> Self {
+        let mut session = Session {
+            addresses: [inside.source, inside.destination, external.0],
+            ports: [inside.source_port, inside.destination_port, external.1],
+            proto,
+            flags: USED,
+            ..Session::default()
+        };
+        session.set_rule(rule);
+        session
+    }
+
+    /// An outbound packet as it looks inside.
+    #[inline]
+    #[must_use]
+    pub const fn inside(&self) -> Tuple4 {
+        let ([source, destination, _], [source_port, destination_port, _]) = (self.addresses, self.ports);
+        Tuple4 { source, destination, source_port, destination_port }
+    }
+
+    /// An outbound packet as it looks outside.
+    #[inline]
+    #[must_use]
+    pub const fn outside(&self) -> Tuple4 {
+        let ([_, destination, source], [_, destination_port, source_port]) = (self.addresses, self.ports);
+        Tuple4 { source, destination, source_port, destination_port }
+    }
+
+    /// What a packet of this direction is found by.
+    #[inline]
+    #[must_use]
+    pub const fn key(&self, direction: Direction) -> FlowKey {
+        let at = direction as usize;
+        FlowKey::new([self.addresses[at], self.addresses[at + 1]], [self.ports[at], self.ports[at + 1]])
+    }
+
+    /// For a packet of this direction, the address and port that it loses and those that it gets in their place: an outbound
+    /// one for its source, an inbound one for its destination.
+    #[inline]
+    #[must_use]
+    pub const fn replacement(&self, direction: Direction) -> ((u32, u16), (u32, u16)) {
+        let (from, to) = (2 * direction as usize, 2 - 2 * direction as usize);
+        ((self.addresses[from], self.ports[from]), (self.addresses[to], self.ports[to]))
+    }
+
+    /// The zone that a packet of this direction comes from.
+    #[inline]
+    #[must_use]
+    pub const fn zone(&self, direction: Direction) -> ZoneId {
+        self.zones[direction as usize]
+    }
+
+    /// The zone of the inside.
+    #[inline]
+    #[must_use]
+    pub const fn inside_zone(&self) -> ZoneId {
+        self.zones[0]
+    }
+
+    /// The zone of the outside.
+    #[inline]
+    #[must_use]
+    pub const fn outside_zone(&self) -> ZoneId {
+        self.zones[1]
+    }
+
+    /// What an outbound translation does to the IPv4 header checksum.
+    #[inline]
+    #[must_use]
+    pub const fn address_delta(&self) -> Delta {
+        Delta::NONE.long(self.addresses[0], self.addresses[2])
+    }
+
+    /// The rule that made it.
+    #[must_use]
+    pub const fn rule(&self) -> RuleRef {
+        match self.rule_kind {
+            1 => RuleRef::Nat44(self.rule),
+            2 => RuleRef::Forward(self.rule),
+            3 => RuleRef::Static(self.rule),
+            _ => RuleRef::None,
+        }
+    }
+
+    fn set_rule(&mut self, rule: RuleRef) {
+        (self.rule_kind, self.rule) = match rule {
+            RuleRef::None => (0, 0),
+            RuleRef::Nat44(rule) => (1, rule),
+            RuleRef::Forward(rule) => (2, rule),
+            RuleRef::Static(rule) => (3, rule),
+        };
+    }
+
+    /// Whether the inside end opened it; of TCP: is the client.
+    #[inline]
+    #[must_use]
+    pub const fn opened_inside(&self) -> bool {
+        self.flags & OPENED_INSIDE != 0
+    }
+
+    /// Says whether the inside end opened it.
+    pub fn set_opened_inside(&mut self, yes: bool) {
+        self.set(OPENED_INSIDE, yes);
+    }
+
+    /// Whether packets from outside keep it alive.
+    #[inline]
+    #[must_use]
+    pub const fn inbound_refresh(&self) -> bool {
+        self.flags & INBOUND_REFRESH != 0
+    }
+
+    /// Says whether packets from outside keep it alive.
+    pub fn set_inbound_refresh(&mut self, yes: bool) {
+        self.set(INBOUND_REFRESH, yes);
+    }
+
+    /// Whether it holds a permission for its remote address (address-dependent filtering).
+    #[must_use]
+    pub const fn has_permission(&self) -> bool {
+        self.flags & PERMISSION != 0
+    }
+
+    pub(super) fn set_permission(&mut self, yes: bool) {
+        self.set(PERMISSION, yes);
+    }
+
+    fn set(&mut self, flag: u8, yes: bool) {
+        self.flags = if yes { self.flags | flag } else { self.flags & !flag };
+    }
+}
+
+impl Record for Session {
+    type Side = Link;
+
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.flags & USED != 0
+    }
 }
 
 /// The binding of an inside transport address to an external one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Mapping {
+    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
+    /// when it gives its port back.
+    pub deadline: Time,
     /// Inside address, host order.
     pub inside: u32,
+    /// Its subscriber.
+    pub subscriber: u32,
+    /// Its sessions. With none left it ends, or is held down.
+    pub sessions: u32,
     /// Inside port.
     pub inside_port: u16,
     /// External port.
     pub external_port: u16,
     /// External address, by index in the plan.
-    pub external: u32,
+    pub external: u16,
     /// The pool that it was made from, by index: part of what it is found by.
     pub pool: u16,
+    /// The rule that made it, by index.
+    pub rule: u16,
     /// Its protocol.
     pub proto: Proto,
     /// What it admits from outside.
     pub filtering: Filtering,
-    /// The rule that made it, by index.
-    pub rule: u16,
-    /// Its sessions. With none left it ends, or is held down.
-    pub sessions: u32,
-    /// Of a live mapping: until when packets from inside keep it, where those from outside do not. Of a held-down one:
-    /// when it gives its port back.
-    pub deadline: Time,
-    /// Its subscriber.
-    pub subscriber: u32,
-    /// Its place in the hold-down wheel.
-    pub link: Link,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Mapping {
+            deadline: Time::ZERO,
+            inside: 0,
+            subscriber: NONE,
+            sessions: 0,
+            inside_port: 0,
+            external_port: 0,
+            external: 0,
+            pool: 0,
+            rule: 0,
+            proto: Proto::default(),
+            filtering: Filtering::default(),
+        }
+    }
+}
+
+impl Record for Mapping {
+    type Side = Link;
+
+    /// Every mapping has a subscriber.
+    #[inline]
+    fn is_used(&self) -> bool {
+        self.subscriber != NONE
+    }
 }
 
 /// Leave for a remote address to send to an inside endpoint (address-dependent filtering, RFC 4787 §5).
@@ -130,8 +355,18 @@ pub struct Permission {
     pub inside_port: u16,
     /// For which protocol.
     pub proto: Proto,
+    /// There is a permission in this place.
+    pub used: bool,
     /// The sessions with that address. With none left the permission ends.
     pub sessions: u32,
+}
+
+impl Record for Permission {
+    type Side = ();
+
+    fn is_used(&self) -> bool {
+        self.used
+    }
 }
 
 /// An inside address that has mappings, and the external address that it is paired with in one pool (RFC 4787 REQ-2).
@@ -142,23 +377,32 @@ pub struct Subscriber {
     /// The pool, by index.
     pub pool: u16,
     /// The external address, by index in the plan.
-    pub external: u32,
+    pub external: u16,
     /// Its mappings. With none left the pairing ends.
     pub mappings: u32,
+    /// There is a subscriber in this place.
+    pub used: bool,
+}
+
+impl Record for Subscriber {
+    type Side = ();
+
+    fn is_used(&self) -> bool {
+        self.used
+    }
 }
 
 impl Links for Slab<Session> {
     fn link(&mut self, id: u32) -> Option<&mut Link> {
-        self.get_mut(id).map(|session| &mut session.link)
+        self.side_mut(id)
     }
 }
 
 impl Links for Slab<Mapping> {
     fn link(&mut self, id: u32) -> Option<&mut Link> {
-        self.get_mut(id).map(|mapping| &mut mapping.link)
+        self.side_mut(id)
     }
 }
 
-// Two cache lines, and no more.
-const _: () = assert!(size_of::<Session>() <= 128);
-const _: () = assert!(size_of::<Mapping>() <= 64);
+// One cache line, and half of one; both with a place in the timer wheel beside them.
+const _: () = assert!(size_of::<Session>() == 64 && size_of::<Mapping>() == 32 && size_of::<Link>() == 8);

@@ -1,39 +1,56 @@
 //! Records with stable ids, in memory that all slabs of a worker share.
 //!
-//! A slab hands out ids, 32 to a segment; segments come from an arena and go back to it as soon as they are empty. New
-//! records go to the lowest segment that has room, so that the higher ones empty. What is in use is noted beside the
-//! records: finding one touches a 16-byte directory entry, which is hot or prefetched, and the record's own lines.
+//! A slab hands out ids, 256 to a segment; segments come from an arena and go back to it as soon as they are empty. New
+//! records go to the lowest segment that has room, so that the higher ones empty. A record itself says whether it is in
+//! use: finding one touches its segment's place in the directory, which is hot, and the record's own line, and nothing else.
+//! What only some operations need, such as a place in the timer wheel, lies beside the records ([`Record::Side`]).
 //!
 //! No operation allocates or panics after construction, and all take constant time. Ids are reused at once.
 
 use super::bits::BitSet;
-use super::pages::make_huge;
+use super::memory::Segment;
 use super::prefetch::prefetch;
 
 /// Records in a segment.
-pub const RECORDS: usize = 32;
-/// The most segments of one slab: all ids of 32 bits.
-const SEGMENTS_MAX: usize = 1 << 27;
+pub const RECORDS: usize = 256;
+/// Records in a chunk: the unit in which walks go through a slab.
+pub const CHUNK: usize = 32;
+/// Chunks in a segment.
+const CHUNKS: usize = RECORDS / CHUNK;
+/// The most segments of one slab: ids have 29 bits.
+const SEGMENTS_MAX: usize = (1 << 29) / RECORDS;
 
-type Segment<T> = Box<[T; RECORDS]>;
+/// What a slab holds.
+pub trait Record: Copy + Default {
+    /// What lies beside the record.
+    type Side: Copy + Default;
+
+    /// Whether this is a record, and not the [`Default`] that lies in unused places.
+    fn is_used(&self) -> bool;
+}
+
+/// A segment's content.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Block<T: Record> {
+    records: [T; RECORDS],
+    sides: [T::Side; RECORDS],
+}
 
 /// The memory that the slabs of one worker share.
 #[derive(Debug)]
-pub struct SlabArena<T> {
-    free: Vec<Segment<T>>,
+pub struct SlabArena<T: Record> {
+    free: Vec<Segment<Block<T>, 1>>,
 }
 
-impl<T: Default> SlabArena<T> {
-    /// Takes `segments` segments of 32 records from the heap, and touches them.
+impl<T: Record> SlabArena<T> {
+    /// Takes `segments` segments of 256 records, and touches them.
     #[must_use]
     pub fn new(segments: usize) -> Self {
-        let free: Vec<Segment<T>> = (0..segments).map(|_| Box::new(std::array::from_fn(|_| T::default()))).collect();
-        make_huge(&free);
-        SlabArena { free }
+        let empty = Block { records: [T::default(); RECORDS], sides: [T::Side::default(); RECORDS] };
+        SlabArena { free: Segment::take(segments, empty) }
     }
-}
 
-impl<T> SlabArena<T> {
     /// Segments that no slab holds.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -46,21 +63,21 @@ impl<T> SlabArena<T> {
     pub const fn segments_for(records: usize, slabs: usize) -> usize {
         records.div_ceil(RECORDS) + slabs
     }
+
+    /// Memory for one record, in bytes.
+    #[must_use]
+    pub const fn bytes() -> usize {
+        size_of::<Block<T>>() / RECORDS
+    }
 }
 
+/// The records of one shard.
 #[derive(Debug)]
-struct Entry<T> {
-    /// None: this place of the directory is vacant.
-    records: Option<Segment<T>>,
-    /// A bit for each record in use.
-    used: u32,
-}
-
-/// The records of one shard. `T::default()` is what lies in unused places.
-#[derive(Debug)]
-pub struct Slab<T> {
-    /// Grows to its reserved capacity as it is needed, never above it.
-    directory: Vec<Entry<T>>,
+pub struct Slab<T: Record> {
+    /// Grows to its reserved capacity as it is needed, never above it. None: this place is vacant.
+    directory: Vec<Option<Segment<Block<T>, 1>>>,
+    /// For each place, a bit for each record in use: where there is room. Kept apart, as look-ups do not need it.
+    used: Vec<[u32; CHUNKS]>,
     max_segments: usize,
     /// Places of the directory whose segment has room.
     room: BitSet,
@@ -69,14 +86,15 @@ pub struct Slab<T> {
     len: usize,
 }
 
-impl<T: Default> Slab<T> {
+impl<T: Record> Slab<T> {
     /// An empty slab that may come to hold up to `max_segments` segments, and holds none yet. Of the directory,
-    /// 16 bytes a segment, only what is used is ever touched.
+    /// 48 bytes a segment, only what is used is ever touched.
     #[must_use]
     pub fn new(max_segments: usize) -> Self {
         let max_segments = max_segments.min(SEGMENTS_MAX);
         Slab {
             directory: Vec::with_capacity(max_segments),
+            used: Vec::with_capacity(max_segments),
             max_segments,
             room: BitSet::new(max_segments),
             vacant: BitSet::new(max_segments),
@@ -96,33 +114,40 @@ impl<T: Default> Slab<T> {
         self.len == 0
     }
 
-    /// Stores `record` and returns its id. None, and no change, if the arena is empty or the slab at its bound.
+    /// Stores `record`, which is in use, and returns its id. None, and no change, if the arena is empty or the slab at its
+    /// bound.
     #[inline]
     pub fn insert(&mut self, arena: &mut SlabArena<T>, record: T) -> Option<u32> {
         let place = match self.room.next(0) {
             Some(place) => place,
             None => self.add_segment(arena)?,
         };
-        let entry = self.directory.get_mut(place)?;
-        let slot = entry.used.trailing_ones();
-        *entry.records.as_mut()?.get_mut(slot as usize)? = record;
-        entry.used |= 1 << slot;
-        if entry.used == u32::MAX {
+        let used = self.used.get_mut(place)?;
+        let chunk = used.iter().position(|&bits| bits != u32::MAX)?;
+        let slot = used[chunk].trailing_ones() as usize;
+        used[chunk] |= 1 << slot;
+        let is_full = used.iter().all(|&bits| bits == u32::MAX);
+        let at = chunk * CHUNK + slot;
+        *self.directory.get_mut(place)?.as_mut()?.records_mut().first_mut()?.records.get_mut(at)? = record;
+        if is_full {
             self.room.remove(place);
         }
         self.len += 1;
-        id(place, slot)
+        u32::try_from(place * RECORDS + at).ok()
     }
 
     /// Takes the record out. None if there is no such record.
     #[inline]
     pub fn remove(&mut self, arena: &mut SlabArena<T>, id: u32) -> Option<T> {
         let record = std::mem::take(self.get_mut(id)?);
-        let (place, bit) = locate(id);
-        let entry = self.directory.get_mut(place)?;
-        entry.used &= !bit;
-        if entry.used == 0 {
-            arena.free.extend(entry.records.take());
+        if let Some(side) = self.side_mut(id) {
+            *side = T::Side::default();
+        }
+        let (place, at) = locate(id);
+        let used = self.used.get_mut(place)?;
+        used[at / CHUNK] &= !(1 << (at % CHUNK));
+        if used.iter().all(|&bits| bits == 0) {
+            arena.free.extend(self.directory.get_mut(place)?.take());
             self.room.remove(place);
             self.vacant.insert(place);
         } else {
@@ -132,52 +157,65 @@ impl<T: Default> Slab<T> {
         Some(record)
     }
 
+    #[inline(always)]
+    fn block(&self, place: usize) -> Option<&Block<T>> {
+        self.directory.get(place)?.as_ref()?.records().first()
+    }
+
+    #[inline(always)]
+    fn block_mut(&mut self, place: usize) -> Option<&mut Block<T>> {
+        self.directory.get_mut(place)?.as_mut()?.records_mut().first_mut()
+    }
+
     /// The record.
     #[inline]
     #[must_use]
     pub fn get(&self, id: u32) -> Option<&T> {
-        let (place, bit) = locate(id);
-        let entry = self.directory.get(place)?;
-        if entry.used & bit == 0 {
-            return None;
-        }
-        Some(&entry.records.as_ref()?[id as usize % RECORDS])
+        let (place, at) = locate(id);
+        self.block(place)?.records.get(at).filter(|record| record.is_used())
     }
 
     /// The record, writable.
     #[inline]
     pub fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        let (place, bit) = locate(id);
-        let entry = self.directory.get_mut(place)?;
-        if entry.used & bit == 0 {
-            return None;
-        }
-        Some(&mut entry.records.as_mut()?[id as usize % RECORDS])
+        let (place, at) = locate(id);
+        self.block_mut(place)?.records.get_mut(at).filter(|record| record.is_used())
+    }
+
+    /// A place for a record, whether or not it is in use. Not to be put to use.
+    #[inline(always)]
+    pub fn place_mut(&mut self, id: u32) -> Option<&mut T> {
+        let (place, at) = locate(id);
+        self.block_mut(place)?.records.get_mut(at)
+    }
+
+    /// What lies beside the record.
+    #[inline]
+    pub fn side_mut(&mut self, id: u32) -> Option<&mut T::Side> {
+        let (place, at) = locate(id);
+        self.block_mut(place)?.sides.get_mut(at)
     }
 
     /// Loads the lines of a record. Any id will do.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, id: u32) {
-        if let Some(record) = self.get(id) {
+        let (place, at) = locate(id);
+        if let Some(record) = self.block(place).and_then(|block| block.records.get(at)) {
             prefetch(record);
         }
     }
 
-    /// The ids of the records in a segment, by its place in the directory. None behind the last place.
-    pub fn ids_in(&self, place: usize) -> Option<impl Iterator<Item = u32> + use<T>> {
-        let used = self.directory.get(place)?.used;
-        Some((0..32).filter(move |slot| used >> slot & 1 == 1).filter_map(move |slot| id(place, slot)))
+    /// The ids of the records in a chunk of 32. None behind the last chunk.
+    pub fn ids_in(&self, chunk: usize) -> Option<impl Iterator<Item = u32> + use<T>> {
+        let used = *self.used.get(chunk / CHUNKS)?.get(chunk % CHUNKS)?;
+        let first = u32::try_from(chunk * CHUNK).ok()?;
+        Some((0..32).filter(move |slot| used >> slot & 1 == 1).map(move |slot| first + slot))
     }
 
     /// All records with their ids, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.directory.iter().enumerate().flat_map(|(place, entry)| {
-            let records = entry.records.iter().flat_map(|records| records.iter());
-            (0u32..).zip(records).filter_map(move |(slot, record)| {
-                let used = entry.used >> slot & 1 == 1;
-                if used { id(place, slot).map(|id| (id, record)) } else { None }
-            })
-        })
+        let ids = (0..).map_while(|chunk| self.ids_in(chunk)).flatten();
+        ids.filter_map(|id| self.get(id).map(|record| (id, record)))
     }
 
     /// Takes a segment from the arena, and returns its place in the directory.
@@ -186,10 +224,13 @@ impl<T: Default> Slab<T> {
         if place == self.max_segments {
             return None;
         }
-        let records = Some(arena.free.pop()?);
+        let segment = Some(arena.free.pop()?);
         match self.directory.get_mut(place) {
-            Some(entry) => entry.records = records,
-            None => self.directory.push(Entry { records, used: 0 }),
+            Some(vacant) => *vacant = segment,
+            None => {
+                self.directory.push(segment);
+                self.used.push([0; CHUNKS]);
+            }
         }
         self.vacant.remove(place);
         self.room.insert(place);
@@ -197,15 +238,10 @@ impl<T: Default> Slab<T> {
     }
 }
 
-/// The id of a record: its segment's place in the directory, then five bits of its slot there.
-fn id(place: usize, slot: u32) -> Option<u32> {
-    Some(u32::try_from(place).ok()? << 5 | slot)
-}
-
-/// The place of a record's segment in the directory, and the record's bit in [`Entry::used`].
+/// The place of a record's segment in the directory, and the record's place in it.
 #[inline]
-const fn locate(id: u32) -> (usize, u32) {
-    (id as usize / RECORDS, 1 << (id % 32))
+const fn locate(id: u32) -> (usize, usize) {
+    (id as usize / RECORDS, id as usize % RECORDS)
 }
 
 #[cfg(test)]
@@ -215,6 +251,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Record for u64 {
+        type Side = ();
+
+        fn is_used(&self) -> bool {
+            *self != 0
+        }
+    }
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -228,8 +272,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u32..150).prop_map(Step::Insert),
-            (0u32..150, any::<prop::sample::Index>(), 0usize..70).prop_map(|(count, at, stride)| Step::Remove {
+            (0u32..900).prop_map(Step::Insert),
+            (0u32..900, any::<prop::sample::Index>(), 0usize..70).prop_map(|(count, at, stride)| Step::Remove {
                 count,
                 at,
                 stride
@@ -288,7 +332,7 @@ mod tests {
                 }
                 // A segment is held only for records that are in it.
                 let held: usize = slabs.iter().map(|(_, model)| {
-                    let mut places: Vec<_> = model.keys().map(|id| id / 32).collect();
+                    let mut places: Vec<_> = model.keys().map(|id| id / 256).collect();
                     places.dedup();
                     places.len()
                 }).sum();
@@ -299,17 +343,28 @@ mod tests {
 
     #[test]
     fn records_keep_their_alignment() {
-        #[derive(Debug, Default)]
+        #[derive(Clone, Copy, Debug, Default)]
         #[repr(align(64))]
-        struct Line(u8);
+        struct Line(u16);
+        impl Record for Line {
+            type Side = u64;
+
+            fn is_used(&self) -> bool {
+                self.0 != 0
+            }
+        }
+        assert_eq!(SlabArena::<Line>::bytes(), 72);
         let mut arena = SlabArena::<Line>::new(2);
         let mut slab = Slab::new(2);
-        for n in 0..64 {
+        for n in 1..=512 {
             let id = slab.insert(&mut arena, Line(n)).unwrap();
-            let record = slab.get(id).unwrap();
-            assert_eq!(record.0, n);
-            assert_eq!(std::ptr::from_ref(record).addr() % 64, 0);
+            *slab.side_mut(id).unwrap() = n.into();
         }
-        assert!(slab.insert(&mut arena, Line(64)).is_none());
+        for (id, n) in (0..512).zip(1..) {
+            let record = slab.get(id).unwrap();
+            assert_eq!((record.0, std::ptr::from_ref(record).addr() % 64), (n, 0));
+            assert_eq!(slab.side_mut(id), Some(&mut u64::from(n)));
+        }
+        assert!(slab.insert(&mut arena, Line(1)).is_none());
     }
 }

@@ -88,6 +88,20 @@ impl Segment {
         }
     }
 
+    /// Reads a segment that neither opens nor ends anything; none if it does, or is shorter than 20 bytes.
+    #[inline]
+    #[must_use]
+    pub fn read_plain(tcp: &[u8]) -> Option<Segment> {
+        let head = tcp.first_chunk::<20>()?;
+        let flags = head[13];
+        if flags & (tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST) != 0 {
+            return None;
+        }
+        let header = usize::from(head[12] >> 4) * 4;
+        let len = u32::try_from(tcp.len().saturating_sub(header)).unwrap_or(0);
+        Some(Segment { flags, seq: get32(head, 4), ack: get32(head, 8), window: get16(head, 14), len, scale: None })
+    }
+
     /// Whether it opens a connection.
     #[must_use]
     pub fn opens(&self) -> bool {
@@ -134,32 +148,29 @@ pub fn option(mut options: &[u8], kind: u8) -> Option<&[u8]> {
     }
 }
 
-/// What one side has shown of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Side {
-    /// The end of what it has sent.
-    end: u32,
-    /// What it has acknowledged.
-    ack: u32,
-    /// The window that it offers, scaled.
-    window: u32,
-    /// Its scale, if it offered one.
-    scale: u8,
-    flags: u8,
-}
-
 /// The largest window scale (RFC 7323 §2.3).
 const SCALE_MAX: u8 = 14;
 
+/// Of a side: it has sent something; it has acknowledged something; its last window is to be scaled; it scales windows. The
+/// upper four bits are its scale.
 const SENT: u8 = 1;
 const ACKED: u8 = 2;
-const SCALES: u8 = 4;
+const SCALED: u8 = 4;
+const SCALES: u8 = 8;
 
-/// A session's TCP state: the machine's, and each side's window.
+/// A session's TCP state: the machine's, and what each side's next segment is held against.
+///
+/// Of each side one number is enough: what the peer has acknowledged; before the peer has acknowledged anything, the end of
+/// what the side has sent; and before it has sent anything, the end of what the peer has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
+    /// For the client's segments, and for the server's.
+    expected: [u32; 2],
+    /// The window that the peer offers them, as sent.
+    windows: [u16; 2],
+    /// Flags and scale of the client, and of the server.
+    sides: [u8; 2],
     state: State,
-    sides: [Side; 2], // client, server
 }
 
 impl Tcp {
@@ -179,17 +190,16 @@ impl Tcp {
     #[must_use]
     pub fn open(syn: &Segment) -> Tcp {
         let mut tcp = Tcp::default();
-        tcp.track(0, syn);
+        tcp.track(true, syn);
         tcp
     }
 
     /// A session that a segment of the client opens in the middle of its connection.
     #[must_use]
     pub fn adopt(segment: &Segment) -> Tcp {
-        let side = Side { scale: SCALE_MAX, flags: SCALES, ..Side::default() };
         let state = if segment.has(tcp_flags::FIN) { State::AdoptedFin } else { State::Adopted };
-        let mut tcp = Tcp { state, sides: [side; 2] };
-        tcp.track(0, segment);
+        let mut tcp = Tcp { state, sides: [SCALES | SCALE_MAX << 4; 2], ..Tcp::default() };
+        tcp.track(true, segment);
         tcp
     }
 
@@ -202,7 +212,9 @@ impl Tcp {
 
     /// A segment of the client (or else of the server) passes. Returns what becomes of the timer.
     pub fn pass(&mut self, from_client: bool, segment: &Segment) -> Timer {
-        let in_window = self.in_window(from_client, segment);
+        // Nothing else is held against the window.
+        let ends = segment.flags & (tcp_flags::FIN | tcp_flags::RST) != 0;
+        let in_window = ends && self.in_window(from_client, segment);
         let (state, timer) = next(self.state, from_client, segment, in_window);
         if segment.has(tcp_flags::SYN) && state == State::Init && self.state != State::Init {
             // The addresses and ports are used for a new connection (D11), or again for one that had no answer.
@@ -210,45 +222,68 @@ impl Tcp {
         }
         self.state = state;
         if in_window || !segment.has(tcp_flags::RST) {
-            self.track(usize::from(!from_client), segment);
+            self.track(from_client, segment);
         }
         timer
     }
 
-    fn track(&mut self, side: usize, segment: &Segment) {
-        let other_scales = self.sides[1 - side].flags & SCALES != 0;
-        let side = &mut self.sides[side];
+    /// Whether segments that neither open nor end anything leave the state as it is, and start the established time anew.
+    #[inline]
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        matches!(self.state, State::Established | State::ClientFin | State::ServerFin)
+    }
+
+    /// Such a segment passes in such a state: what [`Tcp::pass`] comes down to.
+    #[inline]
+    pub fn pass_plain(&mut self, from_client: bool, segment: &Segment) {
+        self.track(from_client, segment);
+    }
+
+    /// Takes note of a segment of one side.
+    #[inline]
+    fn track(&mut self, from_client: bool, segment: &Segment) {
+        let (own, peer) = if from_client { (0, 1) } else { (1, 0) };
+        let syn = segment.has(tcp_flags::SYN);
+        if syn {
+            // Its numbers begin here, whatever an earlier connection has left. (Of that, what was acknowledged last stands
+            // for the end of what the peer has sent.)
+            self.sides[own] = segment.scale.map_or(0, |scale| SCALES | scale << 4);
+        }
         let end = segment.seq.wrapping_add(segment.len);
-        if segment.has(tcp_flags::SYN) {
-            // Its numbers begin here, whatever an earlier connection has left.
-            let flags = if segment.scale.is_some() { SCALES } else { 0 };
-            *side = Side { scale: segment.scale.unwrap_or(0), flags, ..Side::default() };
+        let first = self.sides[own] & SENT == 0;
+        if self.sides[peer] & ACKED == 0 && (first || after(end, self.expected[own])) {
+            self.expected[own] = end;
         }
-        if side.flags & SENT == 0 || after(end, side.end) {
-            side.end = end;
-            side.flags |= SENT;
+        if self.sides[own] & ACKED == 0 && self.sides[peer] & SENT == 0 && (first || after(end, self.expected[peer])) {
+            self.expected[peer] = end;
         }
-        // A window in a SYN is never scaled, and none is unless both sides scale (RFC 7323 §2.2).
-        let scale = if segment.has(tcp_flags::SYN) || !other_scales { 0 } else { side.scale };
-        if segment.has(tcp_flags::ACK) && (side.flags & ACKED == 0 || !after(side.ack, segment.ack)) {
-            side.ack = segment.ack;
-            side.flags |= ACKED;
-            side.window = u32::from(segment.window) << scale;
+        self.sides[own] |= SENT;
+        if segment.has(tcp_flags::ACK)
+            && (syn || self.sides[own] & ACKED == 0 || !after(self.expected[peer], segment.ack))
+        {
+            (self.expected[peer], self.windows[peer]) = (segment.ack, segment.window);
+            // A window in a SYN is never scaled, and none is unless both sides scale (RFC 7323 §2.2).
+            let scaled = if syn || self.sides[peer] & SCALES == 0 { 0 } else { SCALED };
+            self.sides[own] = self.sides[own] & !SCALED | ACKED | scaled;
         }
     }
 
     /// Whether a FIN or RST of this side belongs to the connection: where the peer has acknowledged anything, the segment
     /// must touch what it expects next, up to the end of its window; else it must continue what was sent.
     fn in_window(&self, from_client: bool, segment: &Segment) -> bool {
-        let (own, peer) = if from_client { (&self.sides[0], &self.sides[1]) } else { (&self.sides[1], &self.sides[0]) };
-        if peer.flags & ACKED != 0 {
+        let (own, peer) = if from_client { (0, 1) } else { (1, 0) };
+        let expected = self.expected[own];
+        if self.sides[peer] & ACKED != 0 {
+            let scale = if self.sides[peer] & SCALED == 0 { 0 } else { self.sides[peer] >> 4 };
+            let window = (u32::from(self.windows[own]) << scale).max(1);
             let end = segment.seq.wrapping_add(segment.len);
-            !after(peer.ack, end) && !after(segment.seq, peer.ack.wrapping_add(peer.window.max(1)))
-        } else if own.flags & SENT != 0 {
-            segment.seq == own.end
+            !after(expected, end) && !after(segment.seq, expected.wrapping_add(window))
+        } else if self.sides[own] & SENT != 0 {
+            segment.seq == expected
         } else {
             // The server's first word, a refusal: it must acknowledge the client's SYN (RFC 9293 §3.10.7.3).
-            segment.has(tcp_flags::ACK) && segment.ack == peer.end
+            segment.has(tcp_flags::ACK) && segment.ack == expected
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::slab::RECORDS;
+use super::slab::CHUNK;
 use super::{Context, Mapping, Session, Shard, Tuple4};
 use crate::counters::SessionClass;
 use crate::plan::Plan;
@@ -18,12 +18,12 @@ use crate::pool::Proto;
 use crate::steer::ShardId;
 use crate::trace::RuleRef;
 
-/// Segments of 32 records whose records are looked at in one step, and all that are passed.
-const SEGMENTS: usize = 4;
+/// Chunks of 32 records whose records are looked at in one step, and all that are passed.
+const CHUNKS: usize = 4;
 const PLACES: usize = 64;
 
 /// The rows that one step can bring.
-pub const STEP: usize = SEGMENTS * RECORDS;
+pub const STEP: usize = CHUNKS * CHUNK;
 
 /// What a walk does with the records that its filter fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub struct Walk {
     pub met: u64,
     /// Whether it is at its end.
     pub done: bool,
-    /// Where it goes on: the shard, and the segment there.
+    /// Where it goes on: the shard, and the chunk there.
     at: (usize, usize),
 }
 
@@ -158,11 +158,11 @@ impl Filter {
     #[must_use]
     pub fn fits(&self, session: &Session) -> bool {
         self.proto.is_none_or(|proto| proto == session.proto)
-            && self.inside.is_none_or(|prefix| prefix.contains(session.inside.source))
-            && self.external.is_none_or(|prefix| prefix.contains(session.outside.source))
-            && self.external_port.is_none_or(|port| port == session.outside.source_port)
-            && self.remote.is_none_or(|prefix| prefix.contains(session.outside.destination))
-            && self.rule.is_none_or(|rule| rule == session.rule)
+            && self.inside.is_none_or(|prefix| prefix.contains(session.inside().source))
+            && self.external.is_none_or(|prefix| prefix.contains(session.outside().source))
+            && self.external_port.is_none_or(|port| port == session.outside().source_port)
+            && self.remote.is_none_or(|prefix| prefix.contains(session.outside().destination))
+            && self.rule.is_none_or(|rule| rule == session.rule())
     }
 
     /// Whether it fits a mapping, whose external address (host order) is `external`.
@@ -192,7 +192,7 @@ impl Walk {
 
     /// Takes it through one shard, as far as `budget` allows. True: that shard is done.
     pub(crate) fn through(&mut self, shard: &mut Shard, context: &mut Context, budget: &mut Budget) -> bool {
-        while budget.segments > 0 && budget.places > 0 {
+        while budget.chunks > 0 && budget.places > 0 {
             let ids = match self.action {
                 Action::ListMappings => shard.mappings.ids_in(self.at.1).map(Ids::Mappings),
                 _ => shard.sessions.ids_in(self.at.1).map(Ids::Sessions),
@@ -208,7 +208,7 @@ impl Walk {
                 Ids::Sessions(ids) => ids.for_each(|id| self.meet_session(shard, context, id, budget)),
                 Ids::Mappings(ids) => ids.for_each(|id| self.meet_mapping(shard, context.plan, id, budget)),
             }
-            budget.segments -= usize::from(budget.records > before);
+            budget.chunks -= usize::from(budget.records > before);
         }
         false
     }
@@ -226,10 +226,10 @@ impl Walk {
                 shard: shard.id,
                 proto: session.proto,
                 class: session.class,
-                inside: session.inside,
-                outside: session.outside,
-                opened_inside: session.opened_inside,
-                rule: session.rule,
+                inside: session.inside(),
+                outside: session.outside(),
+                opened_inside: session.opened_inside(),
+                rule: session.rule(),
                 remaining: session.deadline.since(context.now),
             }),
             Action::EndSessions => {
@@ -243,7 +243,7 @@ impl Walk {
     fn meet_mapping(&mut self, shard: &Shard, plan: &Plan, id: u32, budget: &mut Budget) {
         budget.records += 1;
         let Some(mapping) = shard.mappings.get(id) else { return };
-        let external = plan.externals.get(mapping.external as usize).map_or(0, |external| external.address);
+        let external = plan.externals.get(usize::from(mapping.external)).map_or(0, |external| external.address);
         if !self.filter.fits_mapping(mapping, external) {
             return;
         }
@@ -261,7 +261,7 @@ impl Walk {
     }
 }
 
-/// The ids in a segment of one of the tables.
+/// The ids in a chunk of one of the tables.
 enum Ids<S, M> {
     Sessions(S),
     Mappings(M),
@@ -270,7 +270,7 @@ enum Ids<S, M> {
 /// What is left of the work that one step may do.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    segments: usize,
+    chunks: usize,
     places: usize,
     records: usize,
 }
@@ -278,11 +278,11 @@ pub(crate) struct Budget {
 impl Budget {
     /// That of a whole step.
     pub(crate) const fn step() -> Self {
-        Budget { segments: SEGMENTS, places: PLACES, records: 0 }
+        Budget { chunks: CHUNKS, places: PLACES, records: 0 }
     }
 
     /// Whether there is none.
     pub(crate) const fn is_spent(&self) -> bool {
-        self.segments == 0 || self.places == 0
+        self.chunks == 0 || self.places == 0
     }
 }

@@ -22,20 +22,30 @@ const SLOTS: usize = 8192;
 const TICKS: u64 = SLOTS as u64;
 /// The width of a slot, in nanoseconds.
 const TICK: u64 = 1_000_000_000;
+/// The tick that a time is in: within one, [`Wheel::next_due`] has no more to say after it has said that there is none.
+#[inline]
+#[must_use]
+pub const fn tick_of(now: Time) -> u64 {
+    now.0 / TICK
+}
+
 /// No record, or no slot.
 const NONE: u32 = u32::MAX;
+
+/// Marks, in place of a record before it, the slot that a record is the first of.
+const FIRST: u32 = 1 << 31;
 
 /// A record's place in the wheel. The default is disarmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
+    /// The record before it in its slot's list; of the first, the slot with [`FIRST`]; [`NONE`] if it is in none.
     prev: u32,
     next: u32,
-    slot: u32,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Link { prev: NONE, next: NONE, slot: NONE }
+        Link { prev: NONE, next: NONE }
     }
 }
 
@@ -43,11 +53,11 @@ impl Link {
     /// Whether the record is in the wheel.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        self.slot != NONE
+        self.prev != NONE
     }
 }
 
-/// Where the links are: the caller's records by id. Ids are below `u32::MAX`.
+/// Where the links are: the caller's records by id. Ids are below 2^31.
 pub trait Links {
     /// The link of record `id`. The wheel asks only for records that it was given; a record is disarmed before it goes.
     fn link(&mut self, id: u32) -> Option<&mut Link>;
@@ -78,7 +88,7 @@ impl Wheel {
         let Some(head) = self.heads.get_mut(slot as usize) else { return };
         let next = std::mem::replace(head, id);
         if let Some(link) = links.link(id) {
-            *link = Link { prev: NONE, next, slot };
+            *link = Link { prev: FIRST | slot, next };
         }
         match links.link(next).filter(|_| next != NONE) {
             Some(link) => link.prev = id,
@@ -88,8 +98,8 @@ impl Wheel {
 
     /// Takes record `id` out of the wheel, if it is in.
     pub fn disarm(&mut self, links: &mut impl Links, id: u32) {
-        let Link { prev, next, slot } = links.link(id).map(std::mem::take).unwrap_or_default();
-        if slot == NONE {
+        let Link { prev, next } = links.link(id).map(std::mem::take).unwrap_or_default();
+        if prev == NONE {
             return;
         }
         if next != NONE
@@ -97,17 +107,18 @@ impl Wheel {
         {
             link.prev = prev;
         }
-        if prev != NONE {
+        if prev & FIRST == 0 {
             if let Some(link) = links.link(prev) {
                 link.next = next;
             }
             return;
         }
-        if let Some(head) = self.heads.get_mut(slot as usize) {
+        let slot = (prev & !FIRST) as usize;
+        if let Some(head) = self.heads.get_mut(slot) {
             *head = next;
         }
         if next == NONE {
-            self.occupied.remove(slot as usize);
+            self.occupied.remove(slot);
         }
     }
 

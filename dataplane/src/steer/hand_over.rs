@@ -179,6 +179,11 @@ impl<P> Links<P> {
         }
     }
 
+    /// Whether there is another worker of that number, and it still runs.
+    pub(crate) fn reaches(&self, worker: WorkerId) -> bool {
+        self.to.get(worker.index()).and_then(|to| to.ring.as_ref()).is_some_and(|ring| !ring.is_abandoned())
+    }
+
     /// Whether the ring to another worker has room for one thing more, nothing being pending.
     pub(crate) fn has_room(&self, worker: WorkerId) -> bool {
         self.to.get(worker.index()).and_then(|to| to.ring.as_ref()).is_some_and(|ring| ring.slots() > 0)

@@ -69,7 +69,13 @@ pub fn give_hop_back(frame: &mut [u8], view: &View4) {
 
 /// Another identification (RFC 791 §3.1).
 pub fn identify(frame: &mut [u8], view: &View4, identification: u16) {
-    let Some(header) = header(frame, view) else { return };
+    if let Some(header) = header(frame, view) {
+        put_identification(header, identification);
+    }
+}
+
+/// The same for an IPv4 header alone.
+pub fn put_identification(header: &mut [u8; IPV4], identification: u16) {
     put_word(header, 4, identification);
 }
 

@@ -46,6 +46,11 @@ impl Team {
 
     /// The same with rings of this capacity.
     pub fn with_rings(spec: Spec, workers: u8, ring: usize) -> Team {
+        Team::behind_nics(spec, workers, ring, false)
+    }
+
+    /// The same, and workers know whether NICs deliver packets by the shards.
+    pub fn behind_nics(spec: Spec, workers: u8, ring: usize, steered: bool) -> Team {
         let now = Time::from_secs(1000);
         let plan = Arc::new(Plan::compile(spec).expect("a plan"));
         let leases = Arc::new(Leases::new(&plan));
@@ -57,7 +62,7 @@ impl Team {
             let (to_worker, inbox) = crossbeam_channel::bounded(65_536);
             to_workers.push(to_worker);
             counters.push(Arc::new(Counters::among(usize::from(workers), plan.spec.interfaces.len())));
-            let part = Part { shards: map.shards_of(id), workers };
+            let part = Part { shards: map.shards_of(id), workers, steered };
             let counters = Arc::clone(&counters[id.index()]);
             let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, now);
             let devices = plan.spec.ports.iter().map(|_| Access::Own(Wire::default()));

@@ -1,7 +1,7 @@
 //! What memory alone costs on this machine: the same number of random lines as a session's packet must touch.
 
 use arrayvec::ArrayVec;
-use dataplane::session::pages::make_huge;
+use dataplane::session::memory::Segment;
 use dataplane::session::prefetch::prefetch;
 use dataplane::worker::BURST;
 
@@ -15,16 +15,16 @@ use perf::frames::permutation;
 struct Line([u64; 8]);
 
 /// Lines in a segment of buckets.
-const BUCKETS: usize = 64;
+const BUCKETS: usize = 256;
 /// Sessions in a segment.
-const SESSIONS: usize = 32;
+const SESSIONS: usize = 256;
 
-/// Buckets of 64 bytes, each naming one of as many sessions of 128 bytes; both in no order. Their memory is as the engine's:
-/// segments of 4 KiB, on huge pages where there are any.
+/// Buckets of 64 bytes, each naming one of as many sessions of 64 bytes; both in no order. Their memory is as the engine's:
+/// segments of 16 KiB, on huge pages where there are any.
 #[derive(Debug)]
 pub struct Floor {
-    buckets: Vec<Box<[Line; BUCKETS]>>,
-    sessions: Vec<Box<[[Line; 2]; SESSIONS]>>,
+    buckets: Vec<Segment<Line, BUCKETS>>,
+    sessions: Vec<Segment<Line, SESSIONS>>,
     order: Vec<usize>,
     next: usize,
 }
@@ -34,12 +34,13 @@ impl Floor {
     pub fn new(flows: usize) -> Floor {
         let named = permutation(flows, 1);
         let bucket = |at| Line([*named.get(at).unwrap_or(&0) as u64; 8]);
-        let buckets: Vec<_> = (0..flows.div_ceil(BUCKETS))
-            .map(|segment| Box::new(std::array::from_fn(|at| bucket(segment * BUCKETS + at))))
-            .collect();
-        let sessions: Vec<_> = (0..flows.div_ceil(SESSIONS)).map(|_| Box::new([[Line([0; 8]); 2]; SESSIONS])).collect();
-        make_huge(&buckets);
-        make_huge(&sessions);
+        let mut buckets = Segment::take(flows.div_ceil(BUCKETS), Line([0; 8]));
+        for (number, segment) in buckets.iter_mut().enumerate() {
+            for (at, line) in segment.records_mut().iter_mut().enumerate() {
+                *line = bucket(number * BUCKETS + at);
+            }
+        }
+        let sessions = Segment::take(flows.div_ceil(SESSIONS), Line([0; 8]));
         Floor { buckets, sessions, order: permutation(flows, 2), next: 0 }
     }
 
@@ -55,17 +56,17 @@ impl Floor {
             });
             let start = clock::ticks();
             for &flow in &flows {
-                prefetch(&self.buckets[flow / BUCKETS][flow % BUCKETS]);
+                prefetch(&self.buckets[flow / BUCKETS].records()[flow % BUCKETS]);
             }
             let mut sessions = ArrayVec::<usize, BURST>::new();
             for &flow in &flows {
-                let bucket = &self.buckets[flow / BUCKETS][flow % BUCKETS];
+                let bucket = &self.buckets[flow / BUCKETS].records()[flow % BUCKETS];
                 let session = usize::try_from(bucket.0[flow % 8]).unwrap_or(0);
-                prefetch(&self.sessions[session / SESSIONS][session % SESSIONS]);
+                prefetch(&self.sessions[session / SESSIONS].records()[session % SESSIONS]);
                 sessions.push(session);
             }
             for session in sessions {
-                let line = &mut self.sessions[session / SESSIONS][session % SESSIONS][0];
+                let line = &mut self.sessions[session / SESSIONS].records_mut()[session % SESSIONS];
                 line.0[session % 8] += 1;
             }
             spent.push(clock::ticks() - start);

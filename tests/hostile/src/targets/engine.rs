@@ -394,7 +394,7 @@ impl Bench {
     fn check_ports(&self) {
         let mut used: HashMap<u32, [u32; 3]> = HashMap::new();
         for mapping in self.engine.shards().iter().flat_map(|shard| shard.mappings()) {
-            used.entry(mapping.external).or_default()[mapping.proto.index()] += 1;
+            used.entry(u32::from(mapping.external)).or_default()[mapping.proto.index()] += 1;
         }
         for (id, _) in (0..).zip(&self.engine.plan().externals) {
             assert_eq!(self.leases.ports_used(id), used.get(&id).copied().unwrap_or_default(), "ports conserved");
@@ -410,22 +410,22 @@ impl Bench {
             for mapping in shard.mappings() {
                 let end = (mapping.external, mapping.external_port, mapping.proto);
                 assert!(ends.insert(end), "{end:?} has two owners");
-                let owner = self.leases.owner(mapping.external, mapping.external_port);
+                let owner = self.leases.owner(mapping.external.into(), mapping.external_port);
                 assert_eq!(owner, Owner::Shard(shard.id()), "who has the mapping has the lease");
                 *(if mapping.sessions > 0 { &mut live } else { &mut held }) += 1;
             }
             for session in shard.sessions() {
                 sessions += 1;
-                assert!(outside.insert((session.outside, session.proto)), "one session per outside tuple");
-                assert!(inside.insert((session.inside, session.proto)), "one session per inside tuple");
-                assert_eq!(shard.id(), shard_of4(session.inside.source));
+                assert!(outside.insert((session.outside(), session.proto)), "one session per outside tuple");
+                assert!(inside.insert((session.inside(), session.proto)), "one session per inside tuple");
+                assert_eq!(shard.id(), shard_of4(session.inside().source));
                 let Some(mapping) = shard.mapping(session.mapping) else { continue };
                 let end = (mapping.inside, mapping.inside_port, mapping.proto);
-                assert_eq!((session.inside.source, session.inside.source_port, session.proto), end);
-                assert_eq!(session.outside.source_port, mapping.external_port);
-                let external = plan.externals.get(mapping.external as usize).map_or(0, |external| external.address);
+                assert_eq!((session.inside().source, session.inside().source_port, session.proto), end);
+                assert_eq!(session.outside().source_port, mapping.external_port);
+                let external = plan.externals.get(usize::from(mapping.external)).map_or(0, |external| external.address);
                 // What a reload has left without its address waits for the sweep.
-                assert!(session.outside.source == external || self.reloading);
+                assert!(session.outside().source == external || self.reloading);
             }
         }
         let gauge = |counters: &[Counter]| counters.iter().map(Counter::get).sum::<u64>();

@@ -1,4 +1,4 @@
-//! Reading a frame of the burst, and naming the session that its packet may have: all of it before the first look-up.
+//! Reading a frame, and naming the session that its packet may have.
 
 use super::{Engine, Flow, Prepared, Read};
 use crate::counters::Drop;
@@ -6,32 +6,11 @@ use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::plan::{PortId, Target, ZoneId};
 use crate::pool::{Owner, Proto};
-use crate::session::{Direction, Tuple4};
+use crate::session::{Direction, FlowKey, Tuple4};
 use crate::steer::{ShardId, ShardSet, shard_of4};
 use crate::translate::icmp;
 
 impl<P: Packet> Engine<P> {
-    /// Reads the packets of a burst into `prepared`, each with the port that it came in by, and fetches what their look-ups
-    /// will touch.
-    #[inline(always)]
-    pub(super) fn look_ahead<'a>(
-        &self,
-        burst: impl ExactSizeIterator<Item = (PortId, &'a P)>,
-        prepared: &mut [Prepared],
-    ) where
-        P: 'a,
-    {
-        let count = burst.len();
-        for ((port, packet), prepared) in burst.zip(&mut *prepared) {
-            self.prepare(port, packet, prepared);
-        }
-        for flow in prepared.iter_mut().take(count).filter_map(|it| it.flow.as_mut()) {
-            if let Some(shard) = self.shards.get(flow.shard.index()) {
-                flow.guess = shard.guess_session(flow.hash);
-            }
-        }
-    }
-
     /// Reads a packet into `prepared`, whatever is in it.
     pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
         (prepared.interface, prepared.target, prepared.flow, prepared.quoted) = (None, None, None, None);
@@ -62,11 +41,7 @@ impl<P: Packet> Engine<P> {
                     prepared.read = Ok(Read::Four(view));
                     prepared.target = self.plan.target4(view.destination);
                     prepared.flow = self.flow(interface.zone, &view, prepared.target);
-                    if let Some(flow) = &prepared.flow
-                        && let Some(shard) = self.shards.get(flow.shard.index())
-                    {
-                        shard.prefetch_bucket(flow.hash);
-                    } else if view.transport == Transport::IcmpError
+                    if view.transport == Transport::IcmpError
                         && view.fragment == Fragment::Whole
                         && self.owned != ShardSet::ALL
                     {
@@ -101,7 +76,8 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        Some(Flow { shard, direction, tuple, proto, hash: self.secret.tuple_hash(&tuple, proto), guess: None })
+        let hash = self.secret.flow_hash(FlowKey::of(&tuple, direction), proto);
+        Some(Flow { shard, direction, tuple, proto, hash })
     }
 
     /// The shard that owns an external endpoint, if any flow can exist there.
@@ -132,23 +108,6 @@ impl<P: Packet> Engine<P> {
             }
             // The quoted packet is one that was delivered to the inside host.
             _ => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
-        }
-    }
-
-    /// A prepared packet when its turn has come. Looking ahead was guessing: the packets before this one may have leased the
-    /// block that it is sent to, or given it back, and so changed its owner.
-    pub(super) fn settle_owner(&self, frame: &[u8], prepared: &mut Prepared) {
-        if let (Some(interface), Ok(Read::Four(view)), Some(target)) =
-            (prepared.interface, &prepared.read, prepared.target)
-            && let Some(id) = target.external_id(view.destination)
-        {
-            let owned = |flow: &Flow| self.owner(id, flow.proto, flow.tuple.source_port) == Some(flow.shard);
-            if !prepared.flow.as_ref().is_some_and(owned) {
-                prepared.flow = self.flow(self.zone(interface), view, prepared.target);
-            }
-            if prepared.quoted.is_some() {
-                prepared.quoted = self.quoted_owner(self.zone(interface), frame, view, prepared.target);
-            }
         }
     }
 }
