@@ -278,6 +278,10 @@ impl<P: Packet> Engine<P> {
                     None => return None,
                 };
                 if !self.owns(lane.shard) {
+                    // From inside to an external address it may have to be turned round first, by its sender's owner.
+                    if external.is_some() && ingress.is_inside {
+                        return None;
+                    }
                     lane.course = Course::Elsewhere;
                     return Some(());
                 }
