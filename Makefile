@@ -13,9 +13,10 @@ KEEP ?=
 # Seconds for each fuzz target, and which of them.
 TIME ?= 600
 TARGETS ?= parser engine config host capture
-# How much `make bench` measures: neither, or one of them.
+# How much `make bench` measures: neither, or one of them; and whether it counts the cycles of each stage.
 QUICK ?=
 FULL ?=
+STAGES ?=
 # What stands between the hosts: turnpike, or kernel (the rig's own check: the same table against Linux).
 GATEWAY ?= turnpike
 # Where `make install` puts things, and below what directory for the time being.
@@ -56,8 +57,9 @@ netns: root deps ## whole-program tests in network namespaces (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
 	python3 tests/netns/tests.py --binary target/debug/turnpike --gateway $(GATEWAY)
 
-packaging: root deps ## tests of the systemd units and of the image (as root)
+packaging: root deps ## tests of the systemd units, of the image, and on older processors (as root)
 	cargo build --locked --workspace --bin turnpike --bin turnpikectl --test run
+	python3 tests/packaging/processor.py --programs target/debug
 	python3 tests/packaging/units.py --programs target/debug
 	python3 tests/packaging/image.py --programs target/debug
 
@@ -71,8 +73,8 @@ fuzz: deps ## runs each fuzz target for TIME=600 seconds, or those in TARGETS (n
 			-rss_limit_mb=2048 -artifact_prefix=target/fuzz-artifacts/$$target/; \
 	done
 
-bench: deps ## measures the engine (see perf/README.md; QUICK=1 to see that it works, FULL=1 for everything)
-	perf/run $(if $(QUICK),--quick) $(if $(FULL),--full)
+bench: deps ## measures engine and gateway (see perf/README.md; QUICK=1 to see that it works, FULL=1 for everything, STAGES=1)
+	STAGES='$(STAGES)' perf/run $(if $(QUICK),--quick) $(if $(FULL),--full)
 
 man: ## manual pages of both programs, in target/man
 	cargo build --locked --bin turnpike --bin turnpikectl

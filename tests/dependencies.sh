@@ -3,6 +3,12 @@
 # needs. One question to dpkg, and nothing else when nothing is missing. No service is started, now or at the next boot: the tests run their own unbound and promtool.
 set -euo pipefail
 
+# The programs are for x86-64-v3 (.cargo/config.toml), and so is what cargo runs to build them.
+if [[ $(uname -m) == x86_64 && -z ${RUSTFLAGS-} ]] && ! grep -qw avx2 /proc/cpuinfo; then
+    echo 'This processor has no AVX2. Build for every x86-64 with RUSTFLAGS="-C target-cpu=x86-64" in the environment.' >&2
+    exit 1
+fi
+
 # clang for its library: bindgen reads DPDK's headers with it.
 packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
 [[ ${1-} == build ]] || packages+=(
@@ -12,6 +18,8 @@ packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
     prometheus python3-jsonschema python3-scapy python3-yaml strace systemd tshark udev
     # the image
     buildah debootstrap
+    # processors that are too old
+    qemu-user
 )
 
 # Rust: any cargo from 1.88 on will do. Debian 12 keeps a recent one for its browsers.

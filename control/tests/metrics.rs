@@ -117,15 +117,21 @@ fn every_drop_reason_is_there_from_the_start_and_workers_add_up() {
     workers[1].dropped[Drop::NoRoute as usize].add(3);
     workers[0].received.add(6);
     workers[1].interfaces[1].transmitted_bytes.add(1514);
-    workers[1].busy_nanos.add(1_500_000_000);
+    workers[1].cycles_per_second.add(2_000_000_000);
+    workers[1].poll_cycles.add(4_000_000_000);
+    workers[1].busy_cycles.add(3_000_000_000);
     workers[0].handed_over[1].add(8);
+    workers[1].taken_over.add(8);
     workers[1].hand_over_drops[0].add(4);
     let text = metrics.text();
     for line in [
         "turnpike_drops_total{function=\"route\",reason=\"no-route\"} 5",
         "turnpike_packets_imbalance 1",
         "turnpike_worker_packets_total{worker=\"0\"} 6",
+        "turnpike_worker_poll_cycles_total{worker=\"1\"} 4000000000",
+        "turnpike_worker_busy_cycles_total{worker=\"1\"} 3000000000",
         "turnpike_worker_busy_seconds_total{worker=\"1\"} 1.5",
+        "turnpike_worker_busy_seconds_total{worker=\"0\"} 0",
         "turnpike_worker_hand_over_packets_total{from=\"0\",to=\"1\"} 8",
         "turnpike_worker_hand_over_packets_total{from=\"1\",to=\"0\"} 0",
         "turnpike_worker_hand_over_drops_total{from=\"1\",to=\"0\"} 4",

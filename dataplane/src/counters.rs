@@ -82,9 +82,12 @@ drop_reasons! {
     /// The frame is shorter than its Ethernet or VLAN header.
     FrameShort, "port", "frame-short",
         "look for a faulty cable, device or sender on the port's segment: no host sends such frames";
-    /// The frame came in several segments, which the packet path does not take.
+    /// The frame is larger than a packet buffer, and so than every interface's MTU: it came in several segments.
     MultiSegment, "port", "multi-segment",
-        "lower the MTU of the interface, or of its neighbours, to what fits one packet buffer";
+        "raise interfaces.NAME.mtu if such packets are to pass, else lower the neighbours' to it; for net_memif see its bsize";
+    /// The frame holds several TCP segments: its sender left them to hardware to cut (TSO), or hardware has merged them (LRO).
+    Unsegmented, "port", "unsegmented",
+        "switch it off where it comes from: TSO at the sender (`ethtool -K IF tso off gso off`), LRO and GRO at the device";
     /// The VLAN tags, or the absence of any, belong to no interface of this port.
     UnknownVlan, "port", "unknown-vlan",
         "add an interface with these tags to the port, or take the VLAN off the switch's trunk";
@@ -123,7 +126,7 @@ drop_reasons! {
         "look for a faulty device on the way: something damages packets, or forwards them without care";
     /// The IP length field exceeds what arrived (RFC 1812 §5.2.2).
     IpLength, "ip", "ip-length",
-        "capture on the interface and look for the sender, or for something that cuts packets off";
+        "look for what cuts packets off; over an interface of the kernel, `ethtool -K IF tso off gso off gro off` at both ends";
     /// The packet ends inside its transport header.
     TransportShort, "ip", "transport-short",
         "capture on the interface and look for the sender: such packets are crafted, or cut off";
@@ -459,8 +462,12 @@ pub struct Counters {
     pub polls: Counter,
     /// Polls that found no packet.
     pub empty_polls: Counter,
-    /// Nanoseconds spent in polls that found packets.
-    pub busy_nanos: Counter,
+    /// Processor cycles spent in polls (of the counter that ticks evenly: x86's TSC).
+    pub poll_cycles: Counter,
+    /// Those of them spent in polls that found packets.
+    pub busy_cycles: Counter,
+    /// How many such cycles a second has; zero until the worker runs. Gauge.
+    pub cycles_per_second: Counter,
     /// By interface.
     pub interfaces: Box<[InterfaceCounters]>,
 }
@@ -513,9 +520,18 @@ impl Counters {
             originate_failures: Counter::default(),
             polls: Counter::default(),
             empty_polls: Counter::default(),
-            busy_nanos: Counter::default(),
+            poll_cycles: Counter::default(),
+            busy_cycles: Counter::default(),
+            cycles_per_second: Counter::default(),
             interfaces: (0..interfaces).map(|_| InterfaceCounters::default()).collect(),
         }
+    }
+
+    /// Nanoseconds spent in polls that found packets.
+    #[must_use]
+    pub fn busy_nanos(&self) -> u64 {
+        let nanos = u128::from(self.busy_cycles.get()) * 1_000_000_000;
+        nanos.checked_div(self.cycles_per_second.get().into()).map_or(0, |nanos| nanos.try_into().unwrap_or(u64::MAX))
     }
 
     /// Drops for one reason.

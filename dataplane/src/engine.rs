@@ -326,6 +326,7 @@ impl<P: Packet> Engine<P> {
             leases,
             counters,
         };
+        engine.arenas.make_room(usize::from(engine.workers));
         engine.prefer_near();
         engine
     }

@@ -344,12 +344,13 @@ impl<P: Packet> Pending<P> {
         device.transmit(&mut self.packets);
         let accepted = self.interfaces.len() - self.packets.len();
         counters.transmitted.add(accepted as u64);
-        for (interface, bytes) in self.interfaces.drain(..).take(accepted) {
-            if let Some(counters) = counters.interfaces.get(usize::from(interface.0)) {
-                counters.transmitted_packets.add(1);
-                counters.transmitted_bytes.add(bytes);
+        for run in self.interfaces[..accepted].chunk_by(|(one, _), (other, _)| one == other) {
+            if let Some(counters) = counters.interfaces.get(usize::from(run[0].0.0)) {
+                counters.transmitted_packets.add(run.len() as u64);
+                counters.transmitted_bytes.add(run.iter().map(|(_, bytes)| bytes).sum());
             }
         }
+        self.interfaces.clear();
         counters.dropped[Drop::TransmitFull as usize].add(self.packets.len() as u64);
         Packet::discard(&mut self.packets);
     }

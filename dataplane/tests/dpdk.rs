@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::{INSIDE, OUTSIDE};
 use dataplane::counters::{Counters, Drop};
 use dataplane::dpdk::{
-    CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Port, PortConfig, Queue, Side, Steering,
+    CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Offloads, Port, PortConfig, Queue, Side, Steering,
     WorkerThread, available_cores,
 };
 use dataplane::engine::Engine;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
-    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 448, ..EalConfig::default() }).expect("EAL starts"))
+    *EAL.get_or_init(|| Eal::start(&EalConfig { memory_mib: 512, ..EalConfig::default() }).expect("EAL starts"))
 }
 
 fn pool(packets: u32) -> Mempool {
@@ -591,6 +591,55 @@ fn af_xdp_on_a_veth() {
     let frames: Vec<_> = (0..BURST as u32).map(|n| frame(n, 60 + 40 * n as usize)).collect();
     carry(&frames, &mut near_queue, &mut near_pool, &mut far_queue);
     carry(&frames, &mut far_queue, &mut far_pool, &mut near_queue);
+}
+
+/// Where the device looks at checksums, a port lets it; where it does not, it does without.
+#[test]
+fn a_device_that_looks_at_checksums_is_asked_to() {
+    network_namespace();
+    let pool = pool(1023);
+    let (tap, mut queue) = open_with(&few("net_tap26,iface=tap26"), &pool);
+    assert_eq!(tap.info().offloads.rx_checksums, [true, true]);
+    ip("link set tap26 addrgenmode none");
+    ip("address add 192.0.2.1/24 dev tap26");
+    ip("neighbour add 192.0.2.9 lladdr 02:00:00:00:00:09 dev tap26");
+    UdpSocket::bind("192.0.2.1:0").expect("a socket").send_to(b"hello", "192.0.2.9:9").expect("sent");
+    eventually("the datagram, judged", || {
+        let mut burst = Burst::new();
+        queue.receive(&mut burst);
+        burst.iter().any(|mbuf| mbuf.data().ends_with(b"hello") && mbuf.rx_checksum() == RxChecksum::Good)
+    });
+    let (ring, _queue) = open("net_ring26", &pool);
+    assert_eq!(ring.info().offloads, Offloads::default());
+}
+
+/// What a kernel's interface receives is not merged (GRO) while a port sits on it, and is again afterwards.
+#[test]
+fn the_kernel_merges_nothing_that_a_port_receives() {
+    network_namespace();
+    let ethtool = |arguments: &[&str]| {
+        let output = Command::new("ethtool").args(arguments).output().expect("ethtool");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let merges = || ethtool(&["-k", "near0"]).contains("generic-receive-offload: on");
+    let pool = pool(1023);
+    for on in [true, false] {
+        ethtool(&["-K", "near0", "gro", if on { "on" } else { "off" }]);
+        assert_eq!(merges(), on);
+        let device = "net_af_packet31,iface=near0,framecnt=512,framesz=2048,blocksz=4096";
+        let (port, queue) = open(device, &pool);
+        assert!(!merges() && port.info().offloads.merging.is_none());
+        drop((port, queue));
+        assert_eq!(merges(), on);
+    }
+}
+
+/// A guest of `net_vhost` is not asked for TCP segments that no link can carry.
+#[test]
+fn a_guest_cuts_its_own_segments() {
+    let error = open_error(&PortConfig::new("net_vhost31,iface=/nowhere/v.sock,tso=1"), &pool(63));
+    assert!(error.ends_with("leave tso out: the guest cuts its segments itself then"), "{error}");
 }
 
 /// A kernel that sends over a veth pair leaves the checksums of UDP and TCP to a card that there is none of, and the driver

@@ -9,6 +9,7 @@ use common::moves::moves;
 use common::scene::{tagged, with_header};
 use common::{End, INSIDE, Lab, OUTSIDE, PEER, end, ethernet, icmp6, prefix, spec, tcp, udp, udp6};
 use dataplane::counters::Drop;
+use dataplane::packet::HeapPacket;
 use dataplane::plan::{InterfaceSpec, Spec};
 
 /// All stations.
@@ -270,4 +271,21 @@ fn ipv6_multicast_is_judged_by_its_scope() {
     // A multicast source is none.
     let source = ("ff02::1".parse().unwrap(), 9);
     dropped(&mut lab, &udp6(INSIDE, source, server6(), b"", 64), Drop::BadSource);
+}
+
+/// A frame that its sender has left to hardware to cut into segments, or that hardware has merged, is none that was on a link: it
+/// goes nowhere, whatever its size.
+#[test]
+fn a_frame_of_several_tcp_segments_is_dropped_by_name() {
+    let mut lab = Lab::default_lab();
+    // Of a flow that is there already.
+    let (host, server) = (end("192.168.1.10:4000"), end("198.18.0.1:80"));
+    lab.pass(INSIDE, &tcp(INSIDE, host, server, "S", 1, 0, b""), OUTSIDE);
+    lab.recount();
+    for len in [0, 100, 1400, 1800] {
+        let segment = tcp(INSIDE, host, server, "S", 1, 0, &vec![0; len]);
+        lab.arrive(INSIDE, [HeapPacket::from_frame(&segment).as_merged()]);
+        assert!(lab.run().frames.is_empty());
+        lab.counted("received, drop-unsegmented");
+    }
 }

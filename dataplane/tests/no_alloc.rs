@@ -13,14 +13,17 @@ use common::recycled::{Recycled, RecycledPool};
 use common::{End, INSIDE, MACS, OUTSIDE, PEER, echo, end, ethernet, icmp, prefix, spec, tcp, udp, udp_ttl, udp6};
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::counters::{Counter, Counters, Drop};
-use dataplane::engine::Engine;
+use dataplane::engine::{Engine, Part};
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
-use dataplane::packet::Packet as _;
+use dataplane::packet::{Packet as _, PacketPool as _};
 use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
 use dataplane::plan::{MidStream, NextHop, Pooling};
 use dataplane::pool::Leases;
+use dataplane::session::Shard;
+use dataplane::steer::hand_over::{Links, Move};
+use dataplane::steer::{ShardId, ShardMap, ShardSet, WorkerId};
 use dataplane::time::Time;
-use dataplane::worker::{Burst, Device, Worker};
+use dataplane::worker::{Access, Burst, Device, Worker};
 
 /// Buffers of the pool, and places on each wire.
 const PACKETS: usize = 8192;
@@ -346,4 +349,76 @@ fn a_control_thread_that_does_not_listen_costs_no_memory() {
     used.sort_unstable();
     // Four neighbours of the rig take room too.
     assert_eq!((asked, used), (expected(STALE..NEIGHBOURS - 4), expected(0..STALE)));
+}
+
+/// Two workers: packets are handed over, shards move with their sessions, and those end where they have come to.
+#[test]
+fn several_workers() {
+    let mut now = Time::from_secs(1000);
+    let plan = Arc::new(Plan::compile(spec()).expect("a plan"));
+    let leases = Arc::new(Leases::new(&plan));
+    let map = Arc::new(ShardMap::dealt(2));
+    let mut pool = RecycledPool::new(PACKETS);
+    let (outbox, from_workers) = crossbeam_channel::bounded(PACKETS);
+    let (mut inboxes, mut counters) = (Vec::new(), Vec::new());
+    let links = Links::between(&map, 2, 1024).into_iter().zip((0..).map(WorkerId));
+    let mut workers: Vec<_> = links
+        .map(|(links, id)| {
+            let (to_worker, inbox) = crossbeam_channel::bounded(PACKETS);
+            for (interface, address) in [(OUTSIDE, "198.51.100.1"), (INSIDE, "192.168.1.2")] {
+                let (address, state) = (address.parse().unwrap(), NeighbourState::Reachable(PEER));
+                to_worker.send(ToWorker::Neighbour(NeighbourUpdate { interface, address, state })).unwrap();
+            }
+            inboxes.push(to_worker);
+            counters.push(Arc::new(Counters::among(2, plan.spec.interfaces.len())));
+            let part = Part { shards: map.shards_of(id), workers: 2, steered: true };
+            let counters = Arc::clone(&counters[id.index()]);
+            let engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, now);
+            let wire = || Wire { rx: VecDeque::with_capacity(PACKETS), tx: Vec::with_capacity(PACKETS) };
+            // The second sends to the outside through the first.
+            let uplink = if id.0 == 0 { Access::Own(wire()) } else { Access::Through(WorkerId(0)) };
+            Worker::among(links, engine, [Access::Own(wire()), uplink], pool.clone(), inbox, outbox.clone())
+        })
+        .collect();
+    let quiet = |workers: &mut Vec<Worker<Wire, RecycledPool>>, now, what: &str| {
+        let info = allocation_counter::measure(|| {
+            loop {
+                let polls = [0, 1].map(|worker: usize| workers[worker].poll_once(now));
+                if polls.iter().all(|poll| poll.received + poll.taken_over + poll.messages == 0 && !poll.more) {
+                    break;
+                }
+            }
+        });
+        assert_eq!(info.count_total, 0, "{what}: heap allocations");
+        while from_workers.try_recv().is_ok() {}
+    };
+    quiet(&mut workers, now, "the first neighbours");
+    for host in 0..1000_u16 {
+        let host = (Ipv4Addr::new(192, 168, 1 + (host / 200) as u8, 10 + (host % 200) as u8), 5000 + host);
+        let mut packet = pool.alloc().expect("a buffer");
+        let frame = udp(INSIDE, host, end("198.18.0.1:53"), b"");
+        assert!(packet.append(frame.len()));
+        packet.data_mut().copy_from_slice(&frame);
+        workers[0].devices_mut()[0].rx.push_back(packet);
+    }
+    quiet(&mut workers, now, "handing over");
+    let drops =
+        Drop::ALL.iter().map(|&reason| (reason.name(), counters.iter().map(|it| it.drops(reason)).sum::<u64>()));
+    let drops: Vec<_> = drops.filter(|(_, count)| *count > 0).collect();
+    assert_eq!((counters.iter().map(|it| it.session_creations.get()).sum::<u64>(), drops), (1000, Vec::new()));
+    assert!(counters[1].taken_over.get() > 300 && workers[0].devices_mut()[1].tx.len() == 1000);
+    workers[0].devices_mut()[1].tx.clear();
+    for shard in ShardId::all() {
+        let vacant = Shard::new(shard, &plan, now);
+        let from = map.owner(shard).index();
+        inboxes[from].send(ToWorker::Move(Box::new(Move { id: shard, to: WorkerId(1), shard: vacant }))).unwrap();
+    }
+    quiet(&mut workers, now, "shards that move");
+    assert_eq!(map.shards_of(WorkerId(1)), ShardSet::ALL);
+    now = now + Duration::from_secs(3600);
+    for _ in 0..3 {
+        quiet(&mut workers, now, "sessions that end elsewhere");
+        now = now + Duration::from_secs(3600);
+    }
+    assert_eq!(counters.iter().map(|it| it.session_timeouts.get()).sum::<u64>(), 1000);
 }

@@ -11,8 +11,6 @@ pub const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0xaa, 0xaa]);
 pub const GATEWAY: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
 /// Flows of one inside host, as in CSIT's tests.
 pub const PORTS_PER_HOST: usize = 63;
-/// Mappings of one external address, as in CSIT's tests: those of 1,024 hosts.
-pub const MAPPINGS_PER_EXTERNAL: usize = 64_512;
 /// The first inside host, the first remote one, the first external address.
 pub const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 /// The first remote host.

@@ -2,7 +2,8 @@
 //!
 //! - `bench` measures the engine alone, on one core;
 //! - `ports` measures the running gateway through its ports, against testpmd in its place;
-//! - `report` puts the figures of both into tables and plots.
+//! - `workers` measures several workers against as many processes of one;
+//! - `report` puts the figures of all into tables and plots.
 //!
 //! perf/README.md says how, and what came of it.
 #![allow(clippy::cast_precision_loss)] // counts and ticks are far below 2^52
@@ -12,3 +13,5 @@ pub mod figures;
 pub mod frames;
 pub mod machine;
 pub mod matrix;
+pub mod plot;
+pub mod scene;

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use dataplane::dpdk::available_cores;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Cell;
@@ -56,6 +57,13 @@ impl Part {
         }
     }
 
+    /// With what is to be said of its pages.
+    #[must_use]
+    pub fn on(mut self, pages: &str) -> Self {
+        self.pages = pages.into();
+        self
+    }
+
     /// Puts in the figures, and writes `PART.json` into a directory, which is made.
     ///
     /// # Errors
@@ -98,7 +106,8 @@ fn load() -> String {
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Those of the process, whichever this thread keeps to.
+    let cores = available_cores().len();
     format!("{}, {cores} cores", name.map_or("unknown processor", |(_, name)| name))
 }
 
@@ -120,4 +129,16 @@ pub fn available_mib() -> u64 {
 pub fn huge_mib() -> (u64, u64) {
     let rollup = |name| mib("/proc/self/smaps_rollup", name);
     (rollup("AnonHugePages"), rollup("Private_Hugetlb") + rollup("Shared_Hugetlb"))
+}
+
+/// Huge pages that are reserved and free, in MiB.
+#[must_use]
+pub fn free_huge_mib() -> u64 {
+    let sizes = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let free = sizes.filter_map(|size| {
+        let kib: u64 = size.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let free: u64 = fs::read_to_string(size.path().join("free_hugepages")).ok()?.trim().parse().ok()?;
+        Some((kib * free) >> 10)
+    });
+    free.sum()
 }

@@ -166,7 +166,7 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
         Verb::Neighbours => Ok(listing::neighbours(desk)),
         Verb::Routes => Ok(listing::of(desk.view().await?, rows::routes)),
         Verb::Workers => {
-            let before = rows::busy_nanos(&desk.view().await?);
+            let before = rows::done(&desk.view().await?);
             tokio::time::sleep(LOAD_TIME).await;
             Ok(listing::of(desk.view().await?, move |view| rows::workers(view, &before, LOAD_TIME)))
         }

@@ -244,22 +244,36 @@ pub(super) fn routes(view: &View) -> Rows<'_, Route> {
     Box::new(connected.chain(routes))
 }
 
-/// How long each worker has been busy since it started, in nanoseconds.
-pub(super) fn busy_nanos(view: &View) -> Vec<u64> {
-    view.workers.iter().map(|(_, counters)| counters.busy_nanos.get()).collect()
+/// What a worker has done since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    busy_cycles: u64,
+    packets: u64,
 }
 
-/// The workers; `before` is what [`busy_nanos`] said this `time` ago.
-pub(super) fn workers<'a>(view: &'a View, before: &[u64], time: Duration) -> Rows<'a, Worker> {
-    let nanos: Vec<u64> = busy_nanos(view).into_iter().zip(before).map(|(now, before)| now - before).collect();
-    Box::new(view.workers.iter().zip(nanos).enumerate().map(move |(worker, ((core, counters), busy))| {
+/// What each worker has done.
+pub(super) fn done(view: &View) -> Vec<Done> {
+    let of = |counters: &Counters| Done { busy_cycles: counters.busy_cycles.get(), packets: counters.received.get() };
+    view.workers.iter().map(|(_, counters)| of(counters)).collect()
+}
+
+/// The workers; `before` is what [`done`] said this `time` ago.
+#[expect(clippy::cast_precision_loss, reason = "a quarter of a second's cycles and packets")]
+pub(super) fn workers<'a>(view: &'a View, before: &[Done], time: Duration) -> Rows<'a, Worker> {
+    let pairs = done(view).into_iter().zip(before.to_vec());
+    Box::new(view.workers.iter().zip(pairs).enumerate().map(move |(worker, ((core, counters), (now, before)))| {
         let mempool = view.sample.mempools.get(worker).copied().unwrap_or_default();
-        let busy = Duration::from_nanos(busy).div_duration_f64(time).min(1.0);
+        let (cycles, packets) = (now.busy_cycles - before.busy_cycles, now.packets - before.packets);
+        let in_time = counters.cycles_per_second.get() as f64 * time.as_secs_f64();
+        let busy = if in_time > 0.0 { (cycles as f64 / in_time).min(1.0) } else { 0.0 };
         Worker {
             worker,
             core: *core,
             // In thousandths: more is noise.
             busy: (busy * 1000.0).round() / 1000.0,
+            cycles_per_packet: cycles.checked_div(packets),
+            poll_cycles: counters.poll_cycles.get(),
+            busy_cycles: counters.busy_cycles.get(),
             polls: counters.polls.get(),
             empty_polls: counters.empty_polls.get(),
             received: counters.received.get(),

@@ -212,6 +212,12 @@ rows! {
         core: u16,
         /// Which part of the last quarter of a second it was busy: 0 to 1.
         busy: f64,
+        /// Processor cycles that a packet cost in that time. None without packets.
+        cycles_per_packet: Option<u64>,
+        /// Processor cycles spent in rounds of its loop.
+        poll_cycles: u64,
+        /// Those of them in rounds that found packets.
+        busy_cycles: u64,
         /// Rounds of its loop.
         polls: u64,
         /// Rounds that found no packet.

@@ -1,6 +1,6 @@
 //! What DPDK says of the configured ports: they are opened, asked, and closed again.
 
-use dataplane::dpdk::{Capabilities, Eal, Hashing, Port, available_cores};
+use dataplane::dpdk::{Capabilities, Eal, Hashing, Offloads, Port, available_cores};
 use dataplane::steer::ShardMap;
 
 use super::{Area, Finding, Findings};
@@ -22,6 +22,7 @@ pub fn probe(config: &Config) -> Vec<Finding> {
                 let can = port.capabilities();
                 device(name, port, &can, workers, &mut findings);
                 capabilities(name, &can, &mut findings);
+                uses(name, &port.info().offloads, &mut findings);
             }
         }
         Err(error) => {
@@ -103,4 +104,16 @@ fn capabilities(name: &str, can: &Capabilities, findings: &mut Findings) {
     let lro =
         if can.lro { "the device can merge segments; Turnpike leaves that off" } else { "the device merges nothing" };
     findings.on(name, "lro").ok(lro);
+}
+
+/// What the port leaves to hardware, of what there is.
+fn uses(name: &str, offloads: &Offloads, findings: &mut Findings) {
+    let found = format!("the look at received checksums: {offloads}; checksums of what leaves are written in software");
+    findings.on(name, "offloads").ok(found);
+    if let Some(reason) = &offloads.merging {
+        findings.on(name, "merging").warn(
+            format!("the kernel may merge what the interface receives, and would not stop: {reason}"),
+            "`ethtool -K IF gro off lro off`, IF being the port's interface",
+        );
+    }
 }

@@ -13,8 +13,6 @@ use super::{PortSample, State};
 /// Protocols in the order in which mappings and ports are counted.
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "icmp"];
 
-const NANOS_PER_SECOND: f64 = 1e9;
-
 /// The families of one scrape.
 struct Page(Vec<MetricFamily>);
 
@@ -283,7 +281,16 @@ fn workers(page: &mut Page, state: &State) {
     page.counter("worker_polls_total", "Rounds of a worker's loop.", labels, series);
     let series = state.by_worker(|c| number(c.empty_polls.get()));
     page.counter("worker_empty_polls_total", "Rounds of a worker's loop that found no packet.", labels, series);
-    let series = state.by_worker(|c| number(c.busy_nanos.get()) / NANOS_PER_SECOND);
+    let series = state.by_worker(|c| number(c.poll_cycles.get()));
+    page.counter(
+        "worker_poll_cycles_total",
+        "Processor cycles that a worker spent in rounds of its loop.",
+        labels,
+        series,
+    );
+    let series = state.by_worker(|c| number(c.busy_cycles.get()));
+    page.counter("worker_busy_cycles_total", "Those of them in rounds that found packets.", labels, series);
+    let series = state.by_worker(|c| number(c.busy_cycles.get()) / number(c.cycles_per_second.get().max(1)));
     let help = "Time that a worker spent on rounds with packets; its rate is the worker's load.";
     page.counter("worker_busy_seconds_total", help, labels, series);
     let pairs = |counters: fn(&Counters) -> &[Counter]| {

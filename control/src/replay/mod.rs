@@ -5,6 +5,7 @@
 //! - The clock is that of the captures. They are merged by time; of equal times, the interface that stands first in the
 //!   configuration comes first; a packet that is older than its predecessor takes the predecessor's time. Between packets the
 //!   clock runs on by seconds while anything can expire, and in one step otherwise.
+//! - All that is due has expired when a packet comes: as in a worker, which polls far more often than packets come.
 //! - Equal input and an equal seed give equal output, byte for byte.
 //! - A capture belongs to an interface. Frames of a VLAN interface are given its tags on their way in, if they have none, and
 //!   lose them on their way out. Raw IP gets an Ethernet header.
@@ -221,6 +222,8 @@ impl Replay {
     /// When the output can't be written.
     pub fn finish(mut self, tail: Duration) -> Result<Summary, ReplayError> {
         self.advance(self.now + tail)?;
+        // Whichever shards have something to end by now: a poll looks at a few of them only.
+        self.worker.engine_mut().settle(self.now);
         self.poll()?;
         for output in self.outputs {
             output.finish()?;
@@ -239,9 +242,11 @@ impl Replay {
     fn advance(&mut self, to: Time) -> Result<(), ReplayError> {
         while self.now + STEP < to && self.can_expire() {
             self.now = self.now + STEP;
+            self.worker.engine_mut().settle(self.now);
             self.poll()?;
         }
         self.now = self.now.max(to);
+        self.worker.engine_mut().settle(self.now);
         Ok(())
     }
 

@@ -315,7 +315,7 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool], map: &Sha
             Port::open(eal, &wanted, &pools).map_err(|error| RunError::Port { port: port.name.clone(), error })?;
         let about = opened.info();
         let (driver, mac, link) = (&about.driver, about.mac, opened.link().up);
-        let (count, steering) = (queues.len(), about.steering);
+        let (count, steering, rx_checksums) = (queues.len(), about.steering, about.offloads.to_string());
         info!(
             port = port.name,
             device = about.device,
@@ -324,9 +324,14 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool], map: &Sha
             mtu = about.mtu,
             queues = count,
             %steering,
+            rx_checksums,
             link,
             "port open"
         );
+        if let Some(reason) = &about.offloads.merging {
+            let remedy = "run `ethtool -K IF gro off lro off`, IF being its interface";
+            warn!(port = port.name, reason, remedy, "the kernel may merge what the port receives");
+        }
         if !opened.steer(map) {
             warn!(
                 port = port.name,

@@ -129,7 +129,7 @@ impl Gateway {
 
     /// Moves a shard from a busy worker to an idle one, if there are such.
     pub(super) fn balance(&mut self, now: Time) {
-        let busy_nanos = self.workers.iter().map(|worker| worker.counters.busy_nanos.get()).collect();
+        let busy_nanos = self.workers.iter().map(|worker| worker.counters.busy_nanos()).collect();
         let Some(loads) = self.moves.loads(busy_nanos, now) else { return };
         if let Some((shard, to)) = self.moves.wanted(&loads, |shard| self.map.owner(shard), now)
             && !self.moves.is_going_on()

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use dpdk_sys::{
     DPDK_MBUF_BUF_ADDR, DPDK_MBUF_BUF_LEN, DPDK_MBUF_DATA_LEN, DPDK_MBUF_DATA_OFF, DPDK_MBUF_NB_SEGS,
     DPDK_MBUF_OL_FLAGS, DPDK_MBUF_PKT_LEN, DPDK_RX_L4_CKSUM_BAD, DPDK_RX_L4_CKSUM_GOOD, DPDK_RX_L4_CKSUM_MASK,
-    DPDK_RX_L4_CKSUM_NONE, rte_mbuf,
+    DPDK_RX_L4_CKSUM_NONE, DPDK_RX_LRO, rte_mbuf,
 };
 
 use crate::packet::{Packet, RxChecksum};
@@ -215,6 +215,12 @@ impl Packet for Mbuf {
             DPDK_RX_L4_CKSUM_NONE => RxChecksum::Partial,
             _ => RxChecksum::Unknown,
         }
+    }
+
+    #[inline]
+    fn is_merged(&self) -> bool {
+        // SAFETY: `ol_flags` is a u64.
+        unsafe { self.field::<u64>(DPDK_MBUF_OL_FLAGS) & DPDK_RX_LRO != 0 }
     }
 
     fn discard<const N: usize>(burst: &mut ArrayVec<Self, N>) {

@@ -43,6 +43,7 @@
 //! DPDK's control calls want one caller at a time; a lock of this module sees to it. Bursts and buffers take no lock: a
 //! [`Queue`] belongs to one thread at a time (`&mut self`), an [`Mbuf`] to its owner.
 
+mod cycles;
 mod eal;
 mod error;
 mod kernel;
@@ -55,12 +56,13 @@ mod queue;
 mod rss;
 mod thread;
 
+pub use cycles::{cycles, cycles_per_second};
 pub use eal::{Eal, EalConfig};
 pub use error::Error;
 pub use log::Log;
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig};
-pub use port::{Capabilities, Hashing, Link, Port, PortConfig, PortInfo, PortStats};
+pub use port::{Capabilities, Hashing, Link, Offloads, Port, PortConfig, PortInfo, PortStats};
 pub use queue::Queue;
 pub use rss::{Side, Steering};
 pub use thread::{CoreError, WorkerThread, available_cores, check_cores};

@@ -53,6 +53,11 @@ pub(super) fn check_arguments(device: &str) -> Result<(), Error> {
         let remedy = "make blocksz a multiple of framesz and of 4096, as framesz=2048,blocksz=4096 or framesz=9216,blocksz=36864";
         return Err(Error::BadName { what: "DPDK device", value: device.into(), remedy });
     }
+    // The guest would send TCP segments of up to 64 KiB, which no link can carry on.
+    if device.starts_with("net_vhost") && argument(device, "tso").is_some_and(|tso| tso != 0) {
+        let remedy = "leave tso out: the guest cuts its segments itself then";
+        return Err(Error::BadName { what: "DPDK device", value: device.into(), remedy });
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A port: one DPDK device, opened, started, watched.
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -11,7 +12,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, is_pci_address};
 use super::error::{Error, reason};
-use super::kernel::{Interface, State};
+use super::kernel::{Interface, NoMerging, State};
 use super::log::{Setup, control};
 use super::mempool::Mempool;
 use super::mtu;
@@ -82,8 +83,8 @@ pub struct PortInfo {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue.
     pub tx_descriptors: u16,
-    /// Whether received packets carry the device's word on their UDP or TCP checksum.
-    pub rx_checksum: bool,
+    /// What is left to hardware.
+    pub offloads: Offloads,
     /// The kernel's index of the interface that the device sits on, or makes.
     pub if_index: Option<u32>,
     /// The device's address.
@@ -92,6 +93,30 @@ pub struct PortInfo {
     pub mtu: u16,
     /// Whether frames of such packets may have two VLAN tags.
     pub two_tags: bool,
+}
+
+/// What a port leaves to its device's hardware: on receive alone. All of it saves work, and nothing depends on it.
+///
+/// Checksums of packets that leave are not left to it. Those of forwarded packets are updated by difference, which costs less than
+/// telling the device where they are, and lets drivers use their faster transmit paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// The transport checksums that it looks at: UDP's, TCP's.
+    pub rx_checksums: [bool; 2],
+    /// Why the kernel's interface below may still merge received packets (GRO, LRO), which it was told not to.
+    pub merging: Option<String>,
+}
+
+impl fmt::Display for Offloads {
+    /// The checksums: `UDP, TCP`, or `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.rx_checksums {
+            [true, true] => "UDP, TCP",
+            [true, false] => "UDP",
+            [false, true] => "TCP",
+            [false, false] => "none",
+        })
+    }
 }
 
 /// What a port's device could do if it were asked to: what [`Port::capabilities`] finds out.
@@ -175,6 +200,8 @@ pub struct Port {
     info: Arc<PortInfo>,
     /// The kernel's interface that it sits on.
     interface: Option<Arc<Interface>>,
+    /// Held for its drop: that interface merges no packets meanwhile.
+    _no_merging: Option<Arc<NoMerging>>,
 }
 
 impl Port {
@@ -189,14 +216,17 @@ impl Port {
     pub fn open(eal: Eal, config: &PortConfig, pools: &[&Mempool]) -> Result<(Port, Vec<Queue>), Error> {
         mtu::check_arguments(&config.device)?;
         let open = OpenPort::probe(eal, &config.device)?;
-        let info = open.configure(config, pools)?;
+        let mut info = open.configure(config, pools)?;
         let open = Arc::new(open);
         // These hand over what a kernel's network stack sends, and do not say that a checksum is unfinished.
         let from_kernel = matches!(info.driver.as_str(), "net_af_packet" | "net_af_xdp");
+        let no_merging = info.if_index.filter(|_| from_kernel).map(NoMerging::on).transpose();
+        let no_merging = no_merging.map_err(|error| info.offloads.merging = Some(error.to_string())).ok().flatten();
         // SAFETY: `configure` has set up that many queues and started the port; each id is given once.
         let queues = (0..info.queues).map(|id| unsafe { Queue::new(Arc::clone(&open), id, from_kernel) }).collect();
         let interface = Interface::of(&info.driver, info.if_index).map(Arc::new);
-        Ok((Port { open, info: Arc::new(info), interface }, queues))
+        let _no_merging = no_merging.map(Arc::new);
+        Ok((Port { open, info: Arc::new(info), interface, _no_merging }, queues))
     }
 
     /// What it is.
@@ -458,8 +488,9 @@ impl OpenPort {
         // SAFETY: all zeros is DPDK's default configuration.
         let mut conf: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
         let virtio = driver.starts_with("net_virtio") || driver.starts_with("net_vhost");
-        let checksums = dpdk_sys::DPDK_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::DPDK_RX_OFFLOAD_TCP_CKSUM;
-        conf.rxmode.offloads = if virtio { 0 } else { info.rx_offload_capa & checksums };
+        let checksums = [dpdk_sys::DPDK_RX_OFFLOAD_UDP_CKSUM, dpdk_sys::DPDK_RX_OFFLOAD_TCP_CKSUM];
+        // Nothing else is ever asked for; above all not to merge segments (LRO).
+        conf.rxmode.offloads = if virtio { 0 } else { info.rx_offload_capa & (checksums[0] | checksums[1]) };
         let mut rss = Rss::choose(&info, config.side, queues);
         rss.configure(&mut conf);
         let (mut rx_descriptors, mut tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
@@ -505,6 +536,10 @@ impl OpenPort {
                 check("receiving frames to all addresses", code)?;
             }
         }
+        if self.merges() {
+            let reason = "it merges received TCP segments all the same; use another device or driver".into();
+            return Err(self.refused("switching off LRO", reason, &setup));
+        }
         Ok(PortInfo {
             device: self.name.clone(),
             driver,
@@ -516,12 +551,26 @@ impl OpenPort {
             reta_size: rss.entries,
             rx_descriptors,
             tx_descriptors,
-            rx_checksum: conf.rxmode.offloads != 0,
+            offloads: Offloads {
+                rx_checksums: checksums.map(|offload| conf.rxmode.offloads & offload != 0),
+                merging: None,
+            },
             if_index: Some(info.if_index).filter(|&index| index != 0),
             mac,
             mtu,
             two_tags: config.two_tags,
         })
+    }
+
+    /// Whether the device merges TCP segments: some drivers switch on by themselves what they can't do without.
+    fn merges(&self) -> bool {
+        let mut conf = MaybeUninit::<dpdk_sys::rte_eth_conf>::zeroed();
+        // SAFETY: the port is open, `conf` is room for the answer; all zeros is a valid one, should there be none.
+        let conf = unsafe {
+            dpdk_sys::rte_eth_dev_conf_get(self.id, conf.as_mut_ptr());
+            conf.assume_init()
+        };
+        conf.rxmode.offloads & dpdk_sys::DPDK_RX_OFFLOAD_TCP_LRO != 0
     }
 
     pub(super) fn refused(&self, step: &'static str, reason: String, setup: &Setup) -> Error {

@@ -55,6 +55,11 @@ impl Device for Queue {
         // SAFETY: the port is started and the queue ours alone (`new`); the array holds `len` pointers to buffers that
         // it owns. DPDK takes over the first `sent`, which are forgotten below.
         let sent = unsafe { dpdk_sys::rte_eth_tx_burst(self.port.id(), self.id, burst.as_mut_ptr().cast(), len) };
-        burst.drain(..usize::from(sent)).for_each(mem::forget);
+        if sent == len {
+            // SAFETY: none is left that is the array's own.
+            unsafe { burst.set_len(0) };
+        } else {
+            burst.drain(..usize::from(sent)).for_each(mem::forget);
+        }
     }
 }

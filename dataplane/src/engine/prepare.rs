@@ -14,8 +14,8 @@ impl<P: Packet> Engine<P> {
     /// Reads a packet into `prepared`, whatever is in it.
     pub(super) fn prepare(&self, port: PortId, packet: &P, prepared: &mut Prepared) {
         (prepared.interface, prepared.target, prepared.flow, prepared.quoted) = (None, None, None, None);
-        if !packet.is_contiguous() {
-            prepared.read = Err(Drop::MultiSegment);
+        if packet.is_merged() || !packet.is_contiguous() {
+            prepared.read = Err(not_as_on_a_wire(packet));
             return;
         }
         let frame = packet.data();
@@ -110,6 +110,12 @@ impl<P: Packet> Engine<P> {
             _ => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
         }
     }
+}
+
+/// Why a frame that is no link's, or not in one buffer, is dropped. A sender's own segments are the likelier cause of both.
+#[cold]
+fn not_as_on_a_wire<P: Packet>(packet: &P) -> Drop {
+    if packet.is_merged() { Drop::Unsegmented } else { Drop::MultiSegment }
 }
 
 /// Why a frame of another type is dropped.

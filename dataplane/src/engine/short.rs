@@ -243,7 +243,7 @@ impl<P: Packet> Engine<P> {
     /// Reads a packet into its lane, and has its session's bucket fetched. None: it is special.
     #[inline(always)]
     fn read_lane(&self, port: PortId, packet: &P, known: &mut Option<Ingress>, lane: &mut Lane) -> Option<()> {
-        if !packet.is_contiguous() {
+        if packet.is_merged() || !packet.is_contiguous() {
             return None;
         }
         let frame = packet.data();

@@ -54,6 +54,10 @@ pub trait Packet: Sized + Send + std::fmt::Debug {
     /// The device's word on the transport checksum.
     fn rx_checksum(&self) -> RxChecksum;
 
+    /// Whether the device says that the frame holds several TCP segments: one that its sender left to hardware to cut (TSO), or
+    /// that hardware has merged (LRO).
+    fn is_merged(&self) -> bool;
+
     /// Gives back all buffers of `burst`, which may be cheaper than one by one.
     fn discard<const N: usize>(burst: &mut ArrayVec<Self, N>) {
         burst.clear();

@@ -18,6 +18,7 @@ pub struct HeapPacket {
     start: usize,
     end: usize,
     rx_checksum: RxChecksum,
+    merged: bool,
     /// Held for its drop: the place in the pool that this packet takes.
     _lease: Option<Lease>,
 }
@@ -43,6 +44,7 @@ impl HeapPacket {
             start: HEADROOM,
             end: HEADROOM + frame.len(),
             rx_checksum: RxChecksum::Unknown,
+            merged: false,
             _lease: None,
         }
     }
@@ -51,6 +53,13 @@ impl HeapPacket {
     #[must_use]
     pub fn with_rx_checksum(mut self, rx_checksum: RxChecksum) -> Self {
         self.rx_checksum = rx_checksum;
+        self
+    }
+
+    /// The same packet, of which the device says that it holds several TCP segments.
+    #[must_use]
+    pub fn as_merged(mut self) -> Self {
+        self.merged = true;
         self
     }
 }
@@ -107,6 +116,10 @@ impl Packet for HeapPacket {
     fn rx_checksum(&self) -> RxChecksum {
         self.rx_checksum
     }
+
+    fn is_merged(&self) -> bool {
+        self.merged
+    }
 }
 
 /// A bounded pool of [`HeapPacket`]s.
@@ -151,6 +164,7 @@ impl PacketPool for HeapPool {
             start: HEADROOM,
             end: HEADROOM,
             rx_checksum: RxChecksum::Unknown,
+            merged: false,
             _lease: lease,
         })
     }

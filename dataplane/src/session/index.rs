@@ -139,6 +139,11 @@ impl BucketArena {
         self.free.len()
     }
 
+    /// Makes room for so many segments in all: those that moved shards bring along are given back here, without an allocation.
+    pub fn make_room(&mut self, segments: usize) {
+        self.free.reserve_exact(segments.saturating_sub(self.free.len()));
+    }
+
     /// Enough for `entries` entries in `indexes` indexes, however they are spread over them and whatever came before:
     /// home buckets at the load at which a table shrinks, overflow buckets (one to eight of these at the most with evenly
     /// spread hashes; one to six is reserved), and in each index two segments that are not full.

@@ -163,6 +163,17 @@ impl Arenas {
         }
     }
 
+    /// Makes room for what all of so many workers have, each as much as this one: moved shards bring their segments along. Call
+    /// it before any shard holds one.
+    pub fn make_room(&mut self, workers: usize) {
+        self.session_buckets.make_room(workers * self.session_buckets.free());
+        self.other_buckets.make_room(workers * self.other_buckets.free());
+        self.sessions.make_room(workers * self.sessions.free());
+        self.mappings.make_room(workers * self.mappings.free());
+        self.subscribers.make_room(workers * self.subscribers.free());
+        self.permissions.make_room(workers * self.permissions.free());
+    }
+
     /// What no shard holds: segments of both kinds of index, of sessions, mappings, subscribers and permissions, and how many
     /// sessions and mappings may still be made.
     #[must_use]

@@ -57,6 +57,11 @@ impl<T: Record> SlabArena<T> {
         self.free.len()
     }
 
+    /// Makes room for so many segments in all: those that moved shards bring along are given back here, without an allocation.
+    pub fn make_room(&mut self, segments: usize) {
+        self.free.reserve_exact(segments.saturating_sub(self.free.len()));
+    }
+
     /// Enough for `records` records in `slabs` slabs, however they are spread over them. Records do not move: while many
     /// segments have room that their slab does not need, another slab may find the arena empty before that number.
     #[must_use]

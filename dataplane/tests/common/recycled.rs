@@ -79,6 +79,10 @@ impl Packet for Recycled {
         self.end = self.end.min(self.start + len);
     }
 
+    fn is_merged(&self) -> bool {
+        false
+    }
+
     fn rx_checksum(&self) -> RxChecksum {
         RxChecksum::Unknown
     }

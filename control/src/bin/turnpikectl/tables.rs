@@ -218,6 +218,7 @@ impl Table for Worker {
         "WORKER",
         "CORE",
         "BUSY",
+        "CYCLES/PACKET",
         "POLLS",
         "EMPTY",
         "RECEIVED",
@@ -232,6 +233,7 @@ impl Table for Worker {
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.worker.to_string(), self.core.to_string(), format!("{:.1}%", self.busy * 100.0)];
+        cells.push(dash(self.cycles_per_packet));
         let counts = [
             self.polls,
             self.empty_polls,

@@ -1,40 +1,27 @@
 //! A gateway on a bench: one engine, all neighbours known, packets in rotation.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dataplane::counters::{Counter, Counters, Drop};
 use dataplane::engine::{Engine, Output, Received};
-use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{Packet, PacketPool};
-use dataplane::plan::{
-    FilteringSet, InterfaceId, InterfaceSpec, IpPrefix, Limits, MidStream, MssClamp, Nat44Rule, NextHop, Plan, PoolId,
-    PoolSpec, Pooling, PortId, PortSpec, RouteSpec, Spec, Timers, ZoneId,
-};
+use dataplane::plan::{Limits, Plan, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
 use dataplane::worker::BURST;
 use perf::clock;
 use perf::figures::Window;
-use perf::frames::{
-    EXTERNAL, End, GATEWAY, INSIDE, Lengths, MAPPINGS_PER_EXTERNAL, PEER, Traffic, Writer4, ends4, flow_ends,
-    flow_ends6, permutation,
-};
+use perf::frames::{End, GATEWAY, INSIDE, Lengths, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation};
+use perf::scene::{neighbours, router, translate};
 
 /// Packets in rotation: a burst's buffers come back after 255 others, as from a receive ring that is kept full.
 pub const ROTATION: usize = 8192;
 /// From one burst to the next: 32 packets of 100 ns each.
 pub const STEP: Duration = Duration::from_nanos(3200);
-/// Sessions to this remote port end soon; all others outlast the run.
-pub const SHORT_LIVED: u16 = 53;
-/// How soon.
-pub const SHORT: Duration = Duration::from_secs(10);
-/// Their ports are unused for so long afterwards.
-pub const HOLD_DOWN: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(1_000_000);
 
 /// The way of a case's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +97,10 @@ impl<P: Packet> Rig<P> {
     /// A NAT44 gateway with its flows opened, in random order if they do not fill it.
     pub fn nat44<L: PacketPool<Packet = P>>(build: &Build, supply: &mut Supply<L>) -> Result<Rig<P>> {
         let &Build { capacity, pool, opened, remotes, lengths } = build;
-        let mut spec = spec();
+        let mut spec = router();
         let sessions = u32::try_from(capacity)?;
         spec.limits = Limits { sessions, mappings: u32::try_from(capacity.div_ceil(remotes))?, ..spec.limits };
-        translate(&mut spec, pool.div_ceil(remotes), INSIDE.into(), 8)?;
+        translate(&mut spec, u32::try_from(pool.div_ceil(remotes))?, INSIDE.into(), 8);
         let mut rig = Rig::new(spec, &mut supply.pool)?;
         let order = if opened < capacity { permutation(capacity, 2) } else { (0..capacity).collect() };
         let (flows, rest) = order.split_at(opened);
@@ -155,9 +142,9 @@ impl<P: Packet> Rig<P> {
     /// A router and this many flows: of IPv4 outward, of IPv6 inward. It translates nothing; it may have a rule that
     /// translates others.
     pub fn router<L: PacketPool<Packet = P>>(flows: usize, configured: bool, supply: &mut Supply<L>) -> Result<Rig<P>> {
-        let mut spec = spec();
+        let mut spec = router();
         if configured {
-            translate(&mut spec, 64, IpAddr::from([10, 255, 0, 0]), 16)?;
+            translate(&mut spec, 64, IpAddr::from([10, 255, 0, 0]), 16);
         }
         let mut rig = Rig::new(spec, &mut supply.pool)?;
         let writer = Writer4::new();
@@ -175,10 +162,8 @@ impl<P: Packet> Rig<P> {
         let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
         let mut out = Output::new(&plan.spec.limits);
         let mut engine = Engine::new(plan, leases, counters, now);
-        for (interface, address) in ROUTERS {
-            let state = NeighbourState::Reachable(PEER);
-            let update = ToWorker::Neighbour(NeighbourUpdate { interface, address, state });
-            engine.apply(update, now, pool, &mut out);
+        for neighbour in neighbours() {
+            engine.apply(neighbour, now, pool, &mut out);
         }
         out.events.clear();
         let none = || Traffic::of4(GATEWAY[0], std::iter::empty());
@@ -312,79 +297,4 @@ pub fn write<P: Packet>(traffic: &mut Traffic, packet: &mut P) {
 /// A frame of an IPv4 flow from its inside end, into a packet of whatever length.
 pub fn write4<P: Packet>(ends: (End, End), packet: &mut P) {
     write(&mut Traffic::of4(GATEWAY[0], std::iter::once(Writer4::new().patch(ends, 64))), packet);
-}
-
-const ROUTERS: [(InterfaceId, IpAddr); 3] = [
-    (InterfaceId(0), IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))),
-    (InterfaceId(0), IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2))),
-    (InterfaceId(1), IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))),
-];
-
-/// Adds the rule that translates what comes from `source`, and a pool for so many mappings.
-fn translate(spec: &mut Spec, mappings: usize, source: IpAddr, len: u8) -> Result<()> {
-    let addresses = u32::try_from(mappings.div_ceil(MAPPINGS_PER_EXTERNAL))?;
-    spec.pools = vec![PoolSpec {
-        name: "public".into(),
-        addresses: vec![EXTERNAL..=Ipv4Addr::from_bits(EXTERNAL.to_bits() + addresses - 1)],
-        ports: 1..=65_535,
-        proxy_arp: false,
-        answer_echo: false,
-    }];
-    spec.nat44 = vec![Nat44Rule {
-        name: "subscribers".into(),
-        from: ZoneId(0),
-        to: ZoneId(1),
-        source: vec![IpPrefix { address: source, len }],
-        destination: Vec::new(),
-        pool: PoolId(0),
-        filtering: FilteringSet::default(),
-        // As hosts are paired with addresses by chance, some addresses would have too many.
-        pooling: Pooling::PairedSoft,
-        port_preservation: true,
-        port_parity: true,
-        inbound_refresh: true,
-        mid_stream: MidStream::Drop,
-    }];
-    Ok(())
-}
-
-/// Two interfaces; behind each a router that leads to everything else on that side.
-fn spec() -> Spec {
-    let prefix = |address: IpAddr, len| IpPrefix { address, len };
-    let interface = |name: &str, port: u8, addresses: [IpPrefix; 2]| InterfaceSpec {
-        name: name.into(),
-        port: PortId(port.into()),
-        vlan: None,
-        outer_vlan: None,
-        zone: ZoneId(port),
-        mac: GATEWAY[usize::from(port)],
-        addresses: addresses.into(),
-        mtu: 1500,
-        neighbours: Vec::new(),
-        mss_clamp: MssClamp::Off,
-    };
-    let via = |router: usize| NextHop::Via(ROUTERS[router].1, ROUTERS[router].0);
-    let (v4, v6) = (|a, b, c, d| IpAddr::from([a, b, c, d]), |a, b| IpAddr::from([a, b, 0xaaaa, 0, 0, 0, 0, 0]));
-    Spec {
-        generation: 1,
-        ports: vec![PortSpec { name: "lan".into() }, PortSpec { name: "wan".into() }],
-        zones: vec!["inside".into(), "outside".into()],
-        interfaces: vec![
-            interface(
-                "inside",
-                0,
-                [prefix(v4(192, 168, 1, 1), 24), prefix(IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 1]), 64)],
-            ),
-            interface("outside", 1, [prefix(v4(198, 51, 100, 2), 24), prefix(v6(0x2001, 0xdb9), 64)]),
-        ],
-        routes: vec![
-            RouteSpec { prefix: prefix(INSIDE.into(), 8), next_hop: via(0) },
-            RouteSpec { prefix: prefix(v6(0x2001, 0xdb8), 48), next_hop: via(1) },
-            RouteSpec { prefix: prefix(v4(0, 0, 0, 0), 0), next_hop: via(2) },
-        ],
-        timers: Timers { udp: LONG, udp_ports: vec![(SHORT_LIVED, SHORT)], hold_down: HOLD_DOWN, ..Timers::default() },
-        limits: Limits { sessions: 64, mappings: 64, ..Limits::default() },
-        secret: *b"0123456789abcdef",
-        ..Spec::default()
-    }
 }

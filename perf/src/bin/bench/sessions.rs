@@ -7,8 +7,9 @@ use dataplane::worker::BURST;
 use perf::clock;
 use perf::figures::{Window, percentile};
 use perf::frames::{End, flow_ends};
+use perf::scene::{HOLD_DOWN, SHORT, SHORT_LIVED};
 
-use crate::rig::{Build, HOLD_DOWN, Rig, SHORT, SHORT_LIVED, Supply, Way, write4};
+use crate::rig::{Build, Rig, Supply, Way, write4};
 
 /// New flows of a window, in all its rounds.
 const FLOWS: usize = 20_480;

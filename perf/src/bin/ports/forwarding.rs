@@ -1,0 +1,166 @@
+//! Forwarding as fast as it goes: the gateway's rate, that of testpmd in the same run, and their ratio.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use perf::figures::{Case, Sheet, Window, grouped, spread};
+use perf::frames::{End, GATEWAY, Lengths, Traffic, Writer4, flow_ends, flow_ends6};
+use perf::machine::Part;
+use perf::matrix::{FLOWS, ROUTED};
+
+use crate::Options;
+use crate::generator::{Both, Generator, PASSES, opened};
+use crate::peer::Peer;
+
+/// Which sides send.
+const WAYS: [(&str, [bool; 2]); 3] =
+    [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])];
+/// The peers' places among all.
+pub const IO: usize = 0;
+const MACSWAP: usize = 1;
+pub const ROUTER: usize = 2;
+pub const NAT44: usize = 3;
+
+/// What is forwarded, and by which peer other than testpmd.
+pub struct Load {
+    pub name: String,
+    pub flows: usize,
+    pub gateway: usize,
+    pub traffic: Both,
+}
+
+/// The largest number of sessions that this run opens.
+pub fn sessions(options: &Options) -> usize {
+    let most = options.flows.unwrap_or(if options.quick { FLOWS[2] } else { FLOWS[3] });
+    FLOWS[..4].iter().copied().filter(|&it| it <= most).max().unwrap_or(FLOWS[0])
+}
+
+/// Opens the NAT44 gateway's flows. Returns their external ends.
+pub fn open(flows: usize, peers: &[Peer], generator: &mut Generator) -> Result<Vec<End>> {
+    let nat44 = peers.get(NAT44).context("the gateway")?;
+    nat44.wake()?;
+    let opened = generator.open(NAT44, flows, PASSES)?;
+    let scrape = nat44.scrape()?;
+    nat44.freeze()?;
+    let externals = opened.map_err(|n| anyhow!("only {n} of {flows} flows pass; {:?}", scrape.drops()))?;
+    let sessions = scrape.sum("turnpike_sessions{");
+    ensure!(
+        (sessions - flows as f64).abs() < 0.5,
+        "{flows} flows, and the gateway says that it has {sessions} sessions"
+    );
+    println!("{} flows opened through the ports, each checked in both directions", grouped(flows));
+    Ok(externals)
+}
+
+/// Runs all rounds.
+pub fn run(
+    options: &Options,
+    mut part: Part,
+    peers: &[Peer],
+    generator: &mut Generator,
+    externals: &[End],
+) -> Result<()> {
+    let mut loads = vec![routed4(), routed6()];
+    let most = externals.len();
+    for flows in FLOWS.into_iter().filter(|&it| (ROUTED..=most).contains(&it)) {
+        let traffic = opened(&externals[..flows], Lengths::Fixed(64));
+        loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
+    }
+
+    let (warm, time) = if options.quick { (50, 100) } else { (100, 500) };
+    let (warm, time) = (Duration::from_millis(warm), Duration::from_millis(time));
+    let rounds = options.windows.unwrap_or(if options.quick { 3 } else { 5 });
+    let mut sheet = Sheet::new(&options.only);
+    let mut ratios: Vec<(Case, [Vec<f64>; 3])> = Vec::new();
+    for round in 0..=rounds {
+        sheet.counting = round > 0;
+        for load in &mut loads {
+            for (way, sides) in WAYS {
+                let what = format!("{} {way}", load.name);
+                if !sheet.wants(&what) {
+                    continue;
+                }
+                let mut rates = [0.0; 4];
+                let mut cycles = f64::NAN;
+                for at in [IO, MACSWAP, load.gateway] {
+                    let peer = &peers[at];
+                    peer.wake()?;
+                    let is_ours = at == load.gateway;
+                    let before = is_ours.then(|| peer.scrape()).transpose()?;
+                    // The other side's traffic is put away for the time being.
+                    let mut traffic: Both = [None, None];
+                    for side in (0..2).filter(|&side| sides[side]) {
+                        traffic[side] = load.traffic[side].take();
+                    }
+                    let rate = generator.rush(at, &mut traffic, warm, time);
+                    for side in (0..2).filter(|&side| sides[side]) {
+                        load.traffic[side] = traffic[side].take();
+                    }
+                    if let Some(before) = before {
+                        let after = peer.scrape()?;
+                        let packets = after.received() - before.received();
+                        cycles = (after.busy() - before.busy()) * part.frequency / packets;
+                    }
+                    peer.freeze()?;
+                    rates[at] = rate?.into_iter().sum::<f64>() / 1e6;
+                    let case = Case::new(&format!("{what}, {}", peer.kind.name()), load.flows);
+                    if round > 0 {
+                        sheet.put(&case, "Mpps", Window::of(rates[at]));
+                    }
+                }
+                if round > 0 {
+                    let case = Case::new(&format!("{what}, turnpike"), load.flows);
+                    let at = ratios.iter().position(|(it, _)| *it == case).unwrap_or(ratios.len());
+                    if at == ratios.len() {
+                        ratios.push((case, Default::default()));
+                    }
+                    let ours = rates[load.gateway];
+                    for (list, figure) in ratios[at].1.iter_mut().zip([ours / rates[IO], ours / rates[MACSWAP], cycles])
+                    {
+                        list.push(figure);
+                    }
+                }
+            }
+        }
+    }
+    for (case, lists) in &ratios {
+        for (what, list) in ["of testpmd io", "of testpmd macswap", "busy cycles/packet"].iter().zip(lists) {
+            sheet.beside(case, what, spread(list).1);
+        }
+    }
+    println!("\n{}", table(&sheet));
+    part.notes.push(format!("{rounds} rounds of {} ms each", time.as_millis()));
+    part.finish(sheet.into_cells(), options.out.as_deref())
+}
+
+pub fn routed4() -> Load {
+    let writer = Writer4::new();
+    let out = (0..ROUTED).map(|flow| writer.patch(flow_ends(flow, 1), 64));
+    let back = (0..ROUTED).map(|flow| flow_ends(flow, 1)).map(|(inside, remote)| writer.patch((remote, inside), 64));
+    let traffic = [Some(Traffic::of4(GATEWAY[0], out).shuffled()), Some(Traffic::of4(GATEWAY[1], back).shuffled())];
+    Load { name: "IPv4 routed".into(), flows: ROUTED, gateway: ROUTER, traffic }
+}
+
+fn routed6() -> Load {
+    let flows = || (0..=u16::MAX).take(ROUTED).map(flow_ends6);
+    let out = Traffic::of6(GATEWAY[0], flows(), 78).shuffled();
+    let back = Traffic::of6(GATEWAY[1], flows().map(|(inside, remote)| (remote, inside)), 78).shuffled();
+    Load { name: "IPv6 routed".into(), flows: ROUTED, gateway: ROUTER, traffic: [Some(out), Some(back)] }
+}
+
+/// All cells, one a line.
+fn table(sheet: &Sheet) -> String {
+    let mut text = String::from("| case | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
+    for cell in sheet.cells() {
+        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
+        let (name, flows) = (&cell.case.name, grouped(cell.case.flows));
+        text += &format!(
+            "| {name} | {flows} | {:.2} | {:.2} | {:.2} | {} |\n",
+            cell.median,
+            cell.lowest,
+            cell.highest,
+            beside.join(", ")
+        );
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! RFC 8219 §7: throughput, latency, packet delay variation and the loss curve, through the ports, both ways at once.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use perf::figures::{Case, Sheet, Window, grouped, percentile, spread};
+use perf::frames::{End, Lengths};
+use perf::machine::Part;
+use perf::matrix::ROUTED;
+
+use crate::Options;
+use crate::forwarding::{IO, Load, NAT44, routed4};
+use crate::generator::{Both, Generator, Trial, opened};
+use crate::peer::Peer;
+
+/// How long and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// A trial of throughput, delay variation and loss.
+    pub trial: Duration,
+    /// The trial of latency.
+    pub latency: Duration,
+    /// How often each is repeated.
+    pub repeats: usize,
+    /// A search ends when it knows the rate to this part of it.
+    pub precision: f64,
+}
+
+impl Length {
+    /// The RFC's, or short ones, which are said to be short.
+    pub fn of(options: &Options) -> Self {
+        let seconds = Duration::from_secs_f64;
+        let (trial, latency, repeats, precision) = match (options.full, options.quick) {
+            (true, _) => (60.0, 120.0, 20, 0.005),
+            (false, true) => (0.05, 0.1, 1, 0.2),
+            (false, false) => (0.5, 1.0, 3, 0.02),
+        };
+        Length { trial: seconds(trial), latency: seconds(latency), repeats, precision }
+    }
+}
+
+/// The highest rate that `passes`, from each side, between 0 and `most`, by bisection.
+pub fn search(most: f64, precision: f64, mut passes: impl FnMut(f64) -> Result<bool>) -> Result<f64> {
+    let (mut low, mut high) = (0.0, most);
+    // The first try is the top: what passes there needs no search.
+    let mut rate = most;
+    while high - low > high * precision {
+        if passes(rate)? {
+            low = rate;
+        } else {
+            high = rate;
+        }
+        if low >= most {
+            break;
+        }
+        rate = f64::midpoint(low, high);
+        // Below a thousandth of what it does under load, it does not pass at all.
+        if high < most / 1000.0 {
+            break;
+        }
+    }
+    Ok(low)
+}
+
+fn packets(rate: f64, time: Duration) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of packets")]
+    let packets = (rate * time.as_secs_f64()) as u64;
+    packets.max(1)
+}
+
+/// Runs everything.
+pub fn run(
+    options: &Options,
+    mut part: Part,
+    peers: &[Peer],
+    generator: &mut Generator,
+    externals: &[End],
+) -> Result<()> {
+    let length = Length::of(options);
+    part.notes.push(format!(
+        "trials of {} s, latency over {} s, {} repeats; the RFC wants 60 s, 120 s and 20",
+        length.trial.as_secs_f64(),
+        length.latency.as_secs_f64(),
+        length.repeats
+    ));
+    let mut loads = vec![Load { name: "testpmd io".into(), gateway: IO, ..routed4() }, routed4()];
+    for flows in [ROUTED, externals.len()].into_iter().filter(|&it| it <= externals.len()) {
+        if loads.iter().all(|it| it.gateway != NAT44 || it.flows != flows) {
+            let traffic = opened(&externals[..flows], Lengths::Fixed(64));
+            loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
+        }
+    }
+    let mut sheet = Sheet::new(&options.only);
+    let mut gaps = Vec::new();
+    for load in &mut loads {
+        let peer = &peers[load.gateway];
+        peer.wake()?;
+        measure(load, length, generator, part.frequency, &mut sheet, &mut gaps)?;
+        peer.freeze()?;
+    }
+    let (_, gap, worst) = spread(&gaps);
+    part.notes.push(format!("the generator's own longest gap in a trial: median {gap:.0} µs, longest {worst:.0} µs"));
+    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], table(&sheet));
+    part.finish(sheet.into_cells(), options.out.as_deref())
+}
+
+fn measure(
+    load: &mut Load,
+    length: Length,
+    generator: &mut Generator,
+    frequency: f64,
+    sheet: &mut Sheet,
+    gaps: &mut Vec<f64>,
+) -> Result<()> {
+    let micros = |ticks: u64| ticks as f64 / frequency * 1e6;
+    let Load { name, flows, gateway, traffic } = load;
+    let case = |what: &str| Case::new(&format!("{what}, {name}"), *flows);
+    // A little more than what comes out when it is offered as much as it takes.
+    let top = generator.rush(*gateway, traffic, length.trial / 10, length.trial.min(Duration::from_secs(1)))?;
+    let most = top.into_iter().fold(0.0, f64::max) * 1.2;
+    ensure!(most > 0.0, "nothing comes out");
+    let mut trial = |traffic: &mut Both, rate: f64, time: Duration| -> Result<Trial> {
+        let trial = generator.pace_again(*gateway, traffic, rate, packets(rate, time))?;
+        gaps.push(micros(trial.gap));
+        Ok(trial)
+    };
+    for (what, tolerance) in [("throughput, no loss", 0.0), ("throughput, loss of 0.1 %", 0.001)] {
+        for _ in 0..length.repeats {
+            let rate =
+                search(most, length.precision, |rate| Ok(trial(traffic, rate, length.trial)?.passes(tolerance)))?;
+            sheet.put(&case(what), "Mpps each way", Window::of(rate / 1e6));
+        }
+    }
+    let at =
+        |sheet: &Sheet, what: &str| sheet.cells().iter().find(|it| it.case == case(what)).map_or(0.0, |it| it.median);
+    let lossless = at(sheet, "throughput, no loss") * 1e6;
+    let half = at(sheet, "throughput, loss of 0.1 %") * 1e6 / 2.0;
+    for (what, rate, time) in [
+        ("latency at the lossless throughput", lossless, length.latency),
+        ("latency at half of the throughput with 0.1 % loss", half, length.latency),
+        ("delay variation at the lossless throughput", lossless, length.trial),
+    ] {
+        let case = case(what);
+        if rate < 1.0 {
+            continue;
+        }
+        let mut tails = Vec::new();
+        for _ in 0..length.repeats {
+            let delays = trial(traffic, rate, time)?.delays;
+            let [least, p50, p999, max] = [0.0, 0.5, 0.999, 1.0].map(|q| micros(percentile(&delays, q)));
+            let variation = what.starts_with("delay variation");
+            sheet.put(&case, "µs", Window::of(if variation { p999 - least } else { p50 }));
+            tails.push([least, p999, max]);
+        }
+        for (at, what) in ["least", "p99.9", "max"].into_iter().enumerate() {
+            let figures: Vec<f64> = tails.iter().map(|it| it[at]).collect();
+            sheet.beside(&case, what, spread(&figures).1);
+        }
+    }
+    for tenth in 1..=10_u8 {
+        let rate = most * f64::from(tenth) / 10.0;
+        let case = case(&format!("loss at {} % of the top rate", u32::from(tenth) * 10));
+        for _ in 0..length.repeats {
+            sheet.put(&case, "% lost", Window::of(trial(traffic, rate, length.trial)?.loss() * 100.0));
+        }
+        sheet.beside(&case, "Mpps each way offered", rate / 1e6);
+    }
+    Ok(())
+}
+
+/// All cells, one a line.
+pub fn table(sheet: &Sheet) -> String {
+    let mut text =
+        String::from("| case | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n");
+    for cell in sheet.cells() {
+        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.3} {what}")).collect();
+        let (name, flows, unit) = (&cell.case.name, grouped(cell.case.flows), &cell.unit);
+        // Of twenty repeats and fewer, the lowest and the highest are the 1st and the 99th percentile.
+        let (median, p1, p99) = (cell.median, cell.lowest, cell.highest);
+        text += &format!("| {name} | {flows} | {unit} | {median:.3} | {p1:.3} | {p99:.3} | {} |\n", beside.join(", "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_finds_the_highest_rate_that_passes() {
+        for limit in [0.3, 17.0, 999.0] {
+            let found = search(1000.0, 0.001, |rate| Ok(rate <= limit)).expect("it searches");
+            assert!(found <= limit && (found > limit * 0.998 || limit < 1.0), "{found} for {limit}");
+        }
+        let top = search(1000.0, 0.01, |_| Ok(true)).expect("it searches");
+        assert!((top - 1000.0).abs() < 1e-9, "what passes at the top needs no search");
+        let none = search(1000.0, 0.01, |_| Ok(false)).expect("it searches");
+        assert!(none.abs() < 1e-9, "what never passes ends, too");
+    }
+}
