@@ -19,7 +19,6 @@ use dataplane::packet::{Packet as _, PacketPool as _};
 use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
 use dataplane::plan::{MidStream, NextHop, Pooling};
 use dataplane::pool::Leases;
-use dataplane::session::Shard;
 use dataplane::steer::hand_over::{Links, Move};
 use dataplane::steer::{ShardId, ShardMap, ShardSet, WorkerId};
 use dataplane::time::Time;
@@ -409,9 +408,8 @@ fn several_workers() {
     assert!(counters[1].taken_over.get() > 300 && workers[0].devices_mut()[1].tx.len() == 1000);
     workers[0].devices_mut()[1].tx.clear();
     for shard in ShardId::all() {
-        let vacant = Shard::new(shard, &plan, now);
         let from = map.owner(shard).index();
-        inboxes[from].send(ToWorker::Move(Box::new(Move { id: shard, to: WorkerId(1), shard: vacant }))).unwrap();
+        inboxes[from].send(ToWorker::Move(Box::new(Move::order(shard, WorkerId(1), &plan, now)))).unwrap();
     }
     quiet(&mut workers, now, "shards that move");
     assert_eq!(map.shards_of(WorkerId(1)), ShardSet::ALL);
