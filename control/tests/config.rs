@@ -55,6 +55,7 @@ timers:
   udp: 6m
   udp-ports: {53: 10s}
   hold-down: 1m 30s
+  fragment: 3s
 icmp: {rate: 500, burst: 50, silent: [guests]}
 metrics: {listen: "127.0.0.1:9999"}
 "#;
@@ -151,6 +152,7 @@ fn everything_in_a_file_arrives() {
         (spec.timers.udp, &spec.timers.udp_ports[..], spec.timers.hold_down),
         (seconds(360), &[(53, seconds(10))][..], seconds(90))
     );
+    assert_eq!((spec.timers.fragment, spec.limits.fragments), (seconds(3), 1024));
     assert_eq!(spec.timers.tcp_established, seconds(7440), "RFC 5382 REQ-5, by default");
     assert_eq!((spec.icmp.rate, spec.icmp.burst, &spec.icmp.silent[..]), (500, 50, &[InterfaceId(1)][..]));
 }
@@ -310,7 +312,7 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         (
             "[1], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: 16384",
             "[1, 2], control: 0, poll: adaptive}\n  memory: {hugepages: false, size: 256M}\n  packets: ^6000",
-            &["boot.packets", "6000 buffers", "1 other workers", "write a number from 6656"],
+            &["boot.packets", "6000 buffers", "1 other workers", "write a number from 7680"],
         ),
         ("workers: [1]", "workers: [1, ^1]", &["boot.cpu.workers[1]", "core 1 is named twice"]),
         ("workers: [1]", "workers: [^one]", &["boot.cpu.workers[0]", "\"one\"", "whole number"]),
@@ -320,7 +322,8 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         ("size: 256M", "size: ^8M", &["boot.memory.size", "8M", "write at least 41M"]),
         ("packets: 16384", "packets: ^1000", &["boot.packets", "\"1000\"", "from 2176 to 4194304"]),
         ("sessions: 65536", "sessions: ^0", &["boot.tables.sessions", "\"0\"", "from 64"]),
-        ("packets: 16384", "packets: ^5000", &["boot.packets", "5000 buffers", "write a number from 5632"]),
+        ("sessions: 65536", "fragments: ^63", &["boot.tables.fragments", "\"63\"", "from 64"]),
+        ("packets: 16384", "packets: ^5000", &["boot.packets", "5000 buffers", "write a number from 6656"]),
         // Ports.
         ("device: \"net_af_packet0,iface=lan0\"", "", &["box.yaml:9:3: ", "ports.lan", "names no device", "`pci:"]),
         (
@@ -584,6 +587,8 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         ("udp: 6m", "tcp-established: ^7439s", &["timers.tcp-established", "2h 3m 59s", "RFC 5382 REQ-5", "2h 4m"]),
         ("udp: 6m", "tcp-closing: ^239s", &["timers.tcp-closing", "3m 59s", "RFC 5382", "4m"]),
         ("udp: 6m", "tcp-opening: ^0s", &["timers.tcp-opening", "0s", "1s"]),
+        ("fragment: 3s", "fragment: ^1s", &["timers.fragment", "1s", "RFC 6146", "write 2s or more"]),
+        ("fragment: 3s", "fragment: ^61s", &["timers.fragment", "1m 1s is too long", "at most 1m"]),
         ("udp: 6m", "icmp: ^59s", &["timers.icmp", "59s", "RFC 5508 REQ-2", "1m"]),
         ("{53: 10s}", "{^1024: 10s}", &["timers.udp-ports.1024", "1024", "0 to 1023", "remove it"]),
         // What only the data plane's own compiler sees: static entries' addresses count too.
@@ -596,7 +601,7 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         // ICMP, metrics, control.
         ("rate: 500", "rate: ^0", &["icmp.rate", "\"0\"", "from 1 to 1000000"]),
         ("silent: [guests]", "silent: [^guest]", &["icmp.silent[0]", "\"guest\"", "did you mean \"guests\"?"]),
-        ("127.0.0.1:9999", "127.0.0.1", &["box.yaml:45:19: ", "metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
+        ("127.0.0.1:9999", "127.0.0.1", &["box.yaml:46:19: ", "metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
         ("metrics: {", "control: {socket: ^run/x}\nmetrics: {", &["control.socket", "\"run/x\"", "an absolute path"]),
         (
             "metrics: {",

@@ -189,8 +189,8 @@ write('up.pcap', (1700000005, wan(dst='203.0.113.9')/TCP(sport=50000, dport=8080
         "uplink 1 1700000005.000000000 tcp 198.51.100.77:50000 > 203.0.113.9:8080: sent by inside to neighbour 192.168.1.77 as \
          tcp 198.51.100.77:50000 > 192.168.1.77:80, by nat44.forwards.web, a new session"
             .to_owned(),
-        "uplink 2 1700000006.000000000 tcp 198.51.100.77:50000 > 203.0.113.9:8081: dropped, unsolicited: From outside, to an \
-         external address or an inside network, and no mapping or forward leads in"
+        "uplink 2 1700000006.000000000 tcp 198.51.100.77:50000 > 203.0.113.9:8081: dropped, unsolicited: To an external \
+         address, or from outside to an inside network, and no mapping or forward leads in"
             .to_owned(),
     ];
     assert_eq!(lines, expected);

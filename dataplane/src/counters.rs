@@ -157,9 +157,9 @@ drop_reasons! {
     /// Larger than the next link takes and not to be fragmented; answered with the link's MTU.
     TooBig, "route", "too-big",
         "nothing: the sender learns the MTU from the answer; if connections hang, something between drops ICMP: set mss-clamp";
-    /// Larger than the next link takes; fragmentation is not available yet.
+    /// Larger than the next link takes, and it would have to be cut into more than 32 fragments.
     FragmentationNeeded, "route", "fragmentation-needed",
-        "let the hosts use path MTU discovery, or set mss-clamp: from-mtu on the interface";
+        "raise the interface's mtu, or let the hosts use path MTU discovery";
     /// The neighbour did not answer; answered with host or address unreachable.
     NeighbourFailed, "route", "neighbour-failed",
         "see whether the neighbour is up and in the right VLAN; `turnpikectl neighbour list` says which failed";
@@ -169,7 +169,7 @@ drop_reasons! {
     /// The neighbour table is full.
     NeighbourTableFull, "route", "neighbour-table-full",
         "raise boot.tables.neighbours, or find who scans a large subnet: `turnpikectl neighbour list`";
-    /// From outside, to an external address or an inside network, and no mapping or forward leads in.
+    /// To an external address, or from outside to an inside network, and no mapping or forward leads in.
     Unsolicited, "nat44", "unsolicited",
         "nothing: this is what the gateway keeps out; if it should come in, add a forward or a static entry";
     /// Another session already has the same inside addresses and ports: its peer uses two external addresses of one host, or
@@ -195,15 +195,34 @@ drop_reasons! {
     /// A TCP segment that belongs to no session, and does not open one: it is not a SYN alone.
     TcpNotSyn, "nat44", "tcp-not-syn",
         "nothing: connections of before a restart or a time-out; to keep them, set the rule's mid-stream to adopt";
-    /// Fragments are not translated yet.
+    /// A fragment of an ICMP error: errors are translated whole only, for their checksum covers what they quote.
     Fragment, "nat44", "fragment",
-        "let the hosts use path MTU discovery and smaller datagrams (for DNS: EDNS 1232)";
+        "nothing, if rare: no host cuts up an error, which has at most 576 bytes";
+    /// A first fragment that does not hold its whole transport header (RFC 1858 §3).
+    FragmentTiny, "ip", "fragment-tiny",
+        "find the sender: no host cuts so small; it is an old way to get around filters";
+    /// A later fragment that would write over the transport header (RFC 1858 §4, RFC 3128).
+    FragmentOverwrite, "nat44", "fragment-overwrite",
+        "find the sender: no host sends it; it is an old way to get around filters";
+    /// A fragment that overlaps another one of its datagram, repeats it or lies beyond its end, or is of a datagram of which
+    /// one did (RFC 5722).
+    FragmentOverlap, "nat44", "fragment-overlap",
+        "nothing, if rare: a network may double packets; otherwise find the sender, which attacks what puts fragments together";
+    /// A fragment that no sender would cut: empty, broken off within 8 bytes, or beyond the largest datagram (RFC 791 §3.2).
+    FragmentLength, "nat44", "fragment-length",
+        "find the sender: such fragments are crafted";
+    /// The first fragment of its datagram, which has the ports, has not come in time.
+    FragmentTimeout, "nat44", "fragment-timeout",
+        "nothing, if rare: a fragment was lost on the way; otherwise look for losses, or raise timers.fragment";
+    /// Too many fragments wait for the first of their datagrams; the oldest are given up.
+    FragmentQueueFull, "nat44", "fragment-queue-full",
+        "nothing, if a flood is on: others are not affected; otherwise raise boot.tables.fragments";
     /// Only TCP, UDP and ICMP are port-translated.
     Protocol, "nat44", "protocol",
         "give the host a whole address (nat44.static) if it needs that protocol; not all are carried yet";
-    /// From inside to an external address of our own; hairpin is not available yet.
+    /// From inside to an external address, by a sender that no rule translates there.
     Hairpin, "nat44", "hairpin",
-        "let inside hosts use the inside address, by a DNS view of their own";
+        "let a rule or static entry cover the sender, or let it use the inside address; if its address is foreign, it spoofs";
     /// An ICMP type that is neither a query nor an error, or an error that hosts ignore: redirect, source quench
     /// (RFC 5508 REQ-11, RFC 6633).
     IcmpType, "nat44", "icmp-type",
@@ -227,7 +246,7 @@ drop_reasons! {
     /// that is gone.
     HostPacket, "host", "host-packet",
         "report it: the gateway has made a packet that it can't send";
-    /// The packet pool is empty, so a packet of the host could not be sent.
+    /// The packet pool is empty, so a packet of the host could not be sent, or one that is too large not be cut up.
     PoolEmpty, "host", "pool-empty",
         "raise boot.packets";
 }
@@ -375,7 +394,7 @@ pub struct Counters {
     pub received: Counter,
     /// Packets taken from the control thread.
     pub from_host: Counter,
-    /// Packets that the engine made: ICMP errors and TCP resets.
+    /// Packets that the engine made: ICMP errors, TCP resets, and of a packet that it cut up all fragments but one.
     pub originated: Counter,
     /// Packets that a device accepted.
     pub transmitted: Counter,
@@ -383,8 +402,18 @@ pub struct Counters {
     pub punted: Counter,
     /// Packets that went into another (reassembly).
     pub consumed: Counter,
-    /// Packets held now, for a neighbour. Gauge.
+    /// Packets held now, for a neighbour or for the first fragment of their datagram. Gauge.
     pub held: Counter,
+    /// Those of them that are fragments and wait for the first one of their datagram. Gauge.
+    pub fragments_held: Counter,
+    /// Fragments that were given the ports of their datagram's first one, or had them.
+    pub fragments: Counter,
+    /// Packets cut up because the next link does not take them whole.
+    pub cut: Counter,
+    /// The fragments that became of them.
+    pub pieces: Counter,
+    /// Packets from inside that were turned round to another inside host, by its external address.
+    pub hairpins: Counter,
     /// Packets handed over to each worker, by its number; for its flows, or to be sent by it.
     pub handed_over: Box<[Counter]>,
     /// Packets not handed over to each worker because the ring to it was full.
@@ -465,6 +494,11 @@ impl Counters {
             punted: Counter::default(),
             consumed: Counter::default(),
             held: Counter::default(),
+            fragments_held: Counter::default(),
+            fragments: Counter::default(),
+            cut: Counter::default(),
+            pieces: Counter::default(),
+            hairpins: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             nat44: Default::default(),
             routed: Default::default(),

@@ -5,7 +5,9 @@
 //! one: `prepare` reads the packet, and `walk` leads it on. `ipv4` asks the plan what the destination means and finds the
 //! session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP errors. `forward` checks
 //! hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it is a `Verdict`, and
-//! `dispose` carries it out. `own` is what the gateway itself sends.
+//! `dispose` carries it out. `own` is what the gateway itself sends. Off the common way: `fragments` gives
+//! fragments the ports of their datagrams and cuts up what is too large, `hairpin` turns packets round that inside hosts send
+//! to each other's external addresses.
 //!
 //! A packet whose flow belongs to another worker goes there as it came ([`Engine::process_handed`] takes it there), before
 //! anything is decided.
@@ -15,6 +17,8 @@
 
 mod errors;
 mod forward;
+mod fragments;
+mod hairpin;
 mod ipv4;
 mod ipv6;
 mod open;
@@ -29,11 +33,13 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::counters::{Counters, Drop, IcmpError};
+use crate::fragment::Datagrams;
+use crate::fragment::cut::PIECES_MAX;
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::parse::{self, View4, View6, ethertype};
 use crate::packet::verify::Covered;
 use crate::packet::{Packet, PacketPool, RxChecksum, offload};
-use crate::plan::{InterfaceId, Plan, PortId, Target};
+use crate::plan::{InterfaceId, Limits, Plan, PortId, Target, ZoneId};
 use crate::pool::{Leases, Proto};
 use crate::route::neighbour::{Adjacency, Held, Hop, Neighbour, Neighbours};
 use crate::session::recheck::{CHUNKS, Sweep};
@@ -41,10 +47,12 @@ use crate::session::walk::{Budget, Walk};
 use crate::session::wheel;
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
 use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Move, Turn};
+use crate::steer::passage::Passage;
 use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
+use fragments::Waiting;
 use own::own_packet;
 use prepare::tuple_of;
 use short::{Deadlines, Lane, Tally};
@@ -70,10 +78,10 @@ pub struct Output<P> {
 }
 
 impl<P> Output<P> {
-    /// Empty, with room for what a burst and a full release of held packets can bring.
+    /// Empty, with room for what a burst and a full release of held packets and fragments can bring.
     #[must_use]
-    pub fn new(held: usize) -> Self {
-        let room = 4 * BURST + 2 * held;
+    pub fn new(limits: &Limits) -> Self {
+        let room = (4 + PIECES_MAX) * BURST + 2 * (limits.held + limits.fragments) as usize;
         Output {
             transmit: Vec::with_capacity(room),
             hand_over: Vec::with_capacity(room),
@@ -95,6 +103,8 @@ enum Origin {
 /// A packet in hand: where and when it came in, and where its output goes.
 struct Arrival<'a, P> {
     ingress: InterfaceId,
+    /// The zone that it comes from: the interface's, unless it was turned round.
+    zone: ZoneId,
     packet: &'a mut P,
     now: Time,
     out: &'a mut Output<P>,
@@ -109,6 +119,12 @@ enum Verdict {
     Punt,
     /// Waits for [`Engine::sought`].
     Hold,
+    /// A fragment, to be given the ports of its datagram.
+    Fragment,
+    /// To be cut up for the next link.
+    Cut,
+    /// From inside to an external address, to be turned round.
+    Turn,
     /// Dropped, and its sender told: an ICMP error with its MTU field.
     Drop(Drop, Option<(IcmpError, u16)>),
     /// Dropped as [`Drop::TcpNotSyn`], and its sender told by a TCP reset.
@@ -216,6 +232,14 @@ pub struct Engine<P> {
     arenas: Arenas,
     /// All 64; those of other workers are empty.
     shards: Box<[Shard]>,
+    /// The same 64 shards' datagrams in fragments.
+    datagrams: Box<[Datagrams<Waiting<P>>]>,
+    /// Of the packet in hand. Beside it, for nearly all have come in just now.
+    passage: Passage,
+    /// The packet in hand is going to be cut up: the next link need not take it whole.
+    cutting: bool,
+    /// How often the packet in hand has been handed over.
+    hops: u8,
     /// Its own.
     owned: ShardSet,
     /// Workers in all.
@@ -270,8 +294,15 @@ impl<P: Packet> Engine<P> {
     pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
         let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
         let limits = plan.spec.limits.share(part.workers);
+        let secret = Secret::new(plan.spec.secret);
+        let datagrams =
+            (0..SHARDS).map(|id| Datagrams::new(ShardId(u8::try_from(id).unwrap_or(0)), &secret, limits.fragments));
         let mut engine = Engine {
-            secret: Secret::new(plan.spec.secret),
+            secret,
+            datagrams: datagrams.collect(),
+            passage: Passage::FIRST,
+            cutting: false,
+            hops: 0,
             arenas: Arenas::new(&limits),
             shards: shards.collect(),
             owned: part.shards,
@@ -377,8 +408,8 @@ impl<P: Packet> Engine<P> {
         let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::RECEIVED;
         for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
-            if let Some(packet) = self.take_short_way(packet, (port, 0), lane, (now, &deadlines), &mut tally, out) {
-                self.take_long_way(packet, (port, 0), &tally, now, pool, out);
+            if let Some(packet) = self.take_short_way(packet, port, lane, (now, &deadlines), &mut tally, out) {
+                self.take_long_way(packet, port, &tally, now, pool, out);
             }
         }
         self.count(tally);
@@ -399,20 +430,25 @@ impl<P: Packet> Engine<P> {
         let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::HANDED;
         for (handed, lane) in burst.drain(..).zip(&lanes) {
-            let Handed { packet, ingress, turn, hops, .. } = handed;
-            match turn {
-                Turn::First => {
-                    if let Some(packet) =
-                        self.take_short_way(packet, (ingress, hops), lane, (now, &deadlines), &mut tally, out)
+            let Handed { packet, ingress, turn, lent, hops, .. } = handed;
+            self.hops = hops;
+            match (turn, lent) {
+                (Turn::First, None) => {
+                    if let Some(packet) = self.take_short_way(packet, ingress, lane, (now, &deadlines), &mut tally, out)
                     {
-                        self.take_long_way(packet, (ingress, hops), &tally, now, pool, out);
+                        self.take_long_way(packet, ingress, &tally, now, pool, out);
                     }
                 }
-                Turn::Hairpin => {
-                    self.drop(packet, Drop::Hairpin, out);
+                (Turn::First | Turn::Hairpin, lent) => {
+                    let passage = Passage { turn, lent };
+                    let mut prepared = Prepared::UNREAD;
+                    self.prepare(ingress, &packet, &mut prepared);
+                    self.resume(packet, ingress, prepared, passage, false, now, pool, out);
                 }
+                (Turn::Own, _) => self.send_own(packet, now, pool, out),
             }
         }
+        self.hops = 0;
         self.count(tally);
     }
 
@@ -422,7 +458,7 @@ impl<P: Packet> Engine<P> {
     fn take_long_way<L: PacketPool<Packet = P>>(
         &mut self,
         packet: P,
-        (port, hops): (PortId, u8),
+        port: PortId,
         tally: &Tally,
         now: Time,
         pool: &mut L,
@@ -435,17 +471,18 @@ impl<P: Packet> Engine<P> {
         }
         match self.elsewhere(&prepared) {
             None => self.walk(packet, &prepared, false, now, pool, out),
-            Some(shard) => self.hand_over(packet, port, shard, hops, out),
+            Some(shard) => self.hand_over(packet, port, shard, Passage::FIRST, out),
         }
     }
 
     /// Puts a shard of its own into `moving`, in exchange for the empty one that is there: what comes for it from now on goes to
-    /// its new owner. False, and no change, if the shard is not its own.
-    pub fn give(&mut self, moving: &mut Move) -> bool {
+    /// its new owner. Its fragments that wait go there too, by `out`. False, and no change, if the shard is not its own.
+    pub fn give(&mut self, moving: &mut Move, out: &mut Output<P>) -> bool {
         self.owns(moving.id) && {
             self.owned = self.owned.without(moving.id);
             self.overdue &= !(1 << moving.id.index());
             std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+            self.give_datagrams(moving, out);
             self.prefer_near();
             true
         }
@@ -457,24 +494,26 @@ impl<P: Packet> Engine<P> {
         // It may be behind the time.
         self.overdue |= 1 << moving.id.index();
         std::mem::swap(&mut self.shards[moving.id.index()], &mut moving.shard);
+        self.datagrams[moving.id.index()].exchange(&mut moving.datagrams);
         self.prefer_near();
     }
 
-    /// The shard of a packet that is another worker's.
+    /// The shard of a packet as it came in that is another worker's.
     #[inline(always)]
     fn elsewhere(&self, prepared: &Prepared) -> Option<ShardId> {
         if self.owned == ShardSet::ALL {
             return None;
         }
         let own = matches!(prepared.target, Some(Target::Local(_) | Target::Broadcast));
-        prepared.owner().filter(|&shard| !own && !self.owns(shard))
+        prepared.owner().filter(|&shard| !own && !self.owns(shard)).and_then(|shard| self.first_owner(prepared, shard))
     }
 
     /// To the owner of its flow, unchanged.
     #[inline(never)]
-    fn hand_over(&self, packet: P, ingress: PortId, shard: ShardId, hops: u8, out: &mut Output<P>) {
-        if hops < HOPS_MAX {
-            out.hand_over.push(Handed { packet, ingress, shard, turn: Turn::First, hops: hops + 1 });
+    fn hand_over(&self, packet: P, ingress: PortId, shard: ShardId, passage: Passage, out: &mut Output<P>) {
+        let Passage { turn, lent } = passage;
+        if self.hops < HOPS_MAX {
+            out.hand_over.push(Handed { packet, ingress, shard, turn, lent, hops: self.hops + 1 });
         } else {
             self.drop(packet, Drop::HandOverAstray, out);
         }
@@ -595,18 +634,18 @@ impl<P: Packet> Engine<P> {
         self.overdue != 0 || self.sweep.is_some()
     }
 
-    /// Ends what is past its time in a few of the shards that have to be asked: in all of them within 16 calls.
+    /// Ends what is past its time in the next of the shards that have to be asked, in bounded work.
     #[inline(never)]
     fn expire(&mut self, now: Time) {
-        for _ in 0..self.overdue.count_ones().min(4) {
-            // From where it stopped on, in a circle.
-            let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
-            let at = (self.expiring + ahead) % u64::BITS;
-            self.expiring = (at + 1) % u64::BITS;
-            let (shard, mut context) = self.shard_at(ShardId(u8::try_from(at).unwrap_or(0)), now);
-            if !shard.expire(&mut context) {
-                self.overdue &= !(1 << at);
-            }
+        // From where it stopped on, in a circle.
+        let ahead = self.overdue.rotate_right(self.expiring).trailing_zeros();
+        let at = (self.expiring + ahead) % u64::BITS;
+        self.expiring = (at + 1) % u64::BITS;
+        let id = ShardId(u8::try_from(at).unwrap_or(0));
+        let (shard, mut context) = self.shard_at(id, now);
+        let more = shard.expire(&mut context);
+        if !(more | (self.counters.fragments_held.get() > 0 && self.expire_fragments(id, now))) {
+            self.overdue &= !(1 << at);
         }
     }
 
@@ -631,14 +670,13 @@ impl<P: Packet> Engine<P> {
 
     /// Ticks until nothing that time brings about is left: for tests and `turnpike replay`, where the clock jumps.
     pub fn settle(&mut self, now: Time) {
-        self.overdue = u64::MAX;
-        while (0..SHARDS).fold(false, |_, _| self.tick(now)) || self.sweep.is_some() {}
+        while self.tick(now) {}
     }
 
     /// The walk of one packet, from its reading to its disposal. `resumed`: it has waited for a neighbour.
     fn walk<L: PacketPool<Packet = P>>(
         &mut self,
-        mut packet: P,
+        packet: P,
         prepared: &Prepared,
         resumed: bool,
         now: Time,
@@ -646,11 +684,28 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) {
         self.begin_story(prepared);
+        let zone = prepared.interface.map_or(ZoneId(u8::MAX), |id| self.zone(id));
+        let read = prepared.read.as_ref().ok();
+        let disposal = self.pass(packet, prepared, zone, now, pool, out);
+        self.tell(read, disposal, resumed);
+    }
+
+    /// The same without a story. `zone` is where the packet comes from.
+    #[inline(always)]
+    fn pass<L: PacketPool<Packet = P>>(
+        &mut self,
+        mut packet: P,
+        prepared: &Prepared,
+        zone: ZoneId,
+        now: Time,
+        pool: &mut L,
+        out: &mut Output<P>,
+    ) -> Disposal {
         let verdict = match (prepared.interface, &prepared.read) {
             (_, Err(reason)) => (*reason).into(),
             (None, Ok(_)) => Drop::UnknownVlan.into(),
             (Some(ingress), Ok(read)) => {
-                let mut at = Arrival { ingress, packet: &mut packet, now, out: &mut *out };
+                let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
                 match read {
                     Read::Four(view) => self.ipv4(&mut at, view, prepared),
                     Read::Six(view) => self.ipv6(&mut at, view),
@@ -659,9 +714,7 @@ impl<P: Packet> Engine<P> {
             }
         };
         let origin = prepared.interface.map_or(Origin::Own, Origin::Wire);
-        let read = prepared.read.as_ref().ok();
-        let disposal = self.dispose(origin, packet, verdict, read, now, pool, out);
-        self.tell(read, disposal, resumed);
+        self.dispose(origin, packet, verdict, prepared.read.as_ref().ok(), now, pool, out)
     }
 
     /// What is said of a packet from here on is said of this one.
@@ -672,7 +725,10 @@ impl<P: Packet> Engine<P> {
     }
 
     fn tell(&mut self, read: Option<&Read>, disposal: Disposal, resumed: bool) {
-        if let Some(traces) = &mut self.traces {
+        // What is handed over is told of where it goes on.
+        if let Some(traces) = &mut self.traces
+            && disposal != Disposal::HandOver
+        {
             let Story { shard, rule, session, after, error, reset } = self.story;
             let before = read.and_then(endpoints);
             traces.push(Trace { disposal, shard, rule, session, before, after, error, reset, resumed });
@@ -707,6 +763,14 @@ impl<P: Packet> Engine<P> {
             }
             Verdict::Punt => self.punt(origin, packet, out),
             Verdict::Hold => self.hold(origin, packet, out),
+            Verdict::Fragment | Verdict::Cut | Verdict::Turn => match (origin, read) {
+                (Origin::Wire(ingress), Some(Read::Four(view))) => match verdict {
+                    Verdict::Fragment => self.fragment(ingress, packet, view, now, pool, out),
+                    Verdict::Cut => self.cut(ingress, packet, view, now, pool, out),
+                    _ => self.turn(ingress, packet, view, now, pool, out),
+                },
+                _ => self.drop(packet, Drop::NoRoute, out),
+            },
             Verdict::Drop(reason, error) => {
                 if let (Origin::Wire(interface), Some((error, mtu)), Some(read)) = (origin, error, read) {
                     self.originate(interface, packet.data(), read, error, mtu, now, pool, out);
@@ -741,7 +805,8 @@ impl<P: Packet> Engine<P> {
             Origin::Own => None,
         };
         let (interface, address) = (self.sought.interface(), self.sought.address());
-        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress });
+        let passage = if ingress.is_some() { self.passage } else { Passage::FIRST };
+        let (new, held) = self.neighbours.hold(self.sought, Held { packet, ingress, passage });
         if new {
             out.events.push_back(FromWorker::Resolve { interface, address });
         }

@@ -2,7 +2,7 @@
 //!
 //! The rooms, in the order in which a packet walks through them: [`dpdk`] (ports), [`packet`] (views and parsing),
 //! [`steer`] (which shard owns it), [`session`] (the flow it belongs to), [`policy`] (what to do on a miss), [`pool`]
-//! (external addresses and ports), [`translate`] (the rewriting), [`route`] (where it goes next). [`engine`] is the walk
+//! (external addresses and ports), [`translate`] (the rewriting), [`fragment`] (parts of datagrams), [`route`] (where it goes next). [`engine`] is the walk
 //! itself and [`worker`] the poll loop around it. [`plan`] is the compiled configuration that all of them read,
 //! [`counters`] what they count, [`message`] what they say to the control thread.
 //!
@@ -13,6 +13,7 @@ pub mod counters;
 #[allow(unsafe_code)]
 pub mod dpdk;
 pub mod engine;
+pub mod fragment;
 pub mod message;
 pub mod packet;
 pub mod plan;

@@ -389,6 +389,8 @@ pub struct Timers {
     pub icmp: Duration,
     /// How long a port of an endpoint-independent mapping stays unused after its last session (RFC 6888 REQ-8).
     pub hold_down: Duration,
+    /// How long the fragments of a datagram are waited for, from the one that comes first. RFC 6146 §4: not below 2 s.
+    pub fragment: Duration,
 }
 
 impl Default for Timers {
@@ -401,6 +403,7 @@ impl Default for Timers {
             tcp_closing: Duration::from_secs(240),
             icmp: Duration::from_secs(60),
             hold_down: Duration::from_secs(120),
+            fragment: Duration::from_secs(5),
         }
     }
 }
@@ -435,11 +438,21 @@ pub struct Limits {
     pub held_per_neighbour: u32,
     /// Packets that may wait for resolutions in all.
     pub held: u32,
+    /// Fragments that may wait for the first one of their datagram, in all shards of all workers. Each of the 64 shards has its
+    /// share, at least one.
+    pub fragments: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { sessions: 262_144, mappings: 262_144, neighbours: 4096, held_per_neighbour: 16, held: 1024 }
+        Limits {
+            sessions: 262_144,
+            mappings: 262_144,
+            neighbours: 4096,
+            held_per_neighbour: 16,
+            held: 1024,
+            fragments: 1024,
+        }
     }
 }
 
@@ -469,6 +482,46 @@ pub struct External {
     pub static_nat: Option<u16>,
     /// A reload has taken it out of its pool: what is mapped to it goes on, and nothing new is.
     pub draining: bool,
+    /// The zones that it is external to: those that its rules, its static entry and its forwards lead to from inside.
+    pub outside: ZoneSet,
+}
+
+/// A set of zones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneSet([u64; 4]);
+
+impl ZoneSet {
+    const EMPTY: ZoneSet = ZoneSet([0; 4]);
+
+    fn insert(&mut self, zone: ZoneId) {
+        self.0[usize::from(zone.0) / 64] |= 1 << (zone.0 % 64);
+    }
+
+    /// Whether a zone is in it.
+    #[must_use]
+    pub fn contains(&self, zone: ZoneId) -> bool {
+        self.0[usize::from(zone.0) / 64] >> (zone.0 % 64) & 1 == 1
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn both(&self, other: &ZoneSet) -> ZoneSet {
+        ZoneSet(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    /// Its zones, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = ZoneId> + use<> {
+        let set = *self;
+        (0..=u8::MAX).map(ZoneId).filter(move |&zone| set.contains(zone))
+    }
+}
+
+impl FromIterator<ZoneId> for ZoneSet {
+    fn from_iter<I: IntoIterator<Item = ZoneId>>(zones: I) -> Self {
+        let mut set = ZoneSet::EMPTY;
+        zones.into_iter().for_each(|zone| set.insert(zone));
+        set
+    }
 }
 
 impl External {
@@ -481,6 +534,7 @@ impl External {
         static_blocks: Vec::new(),
         static_nat: None,
         draining: false,
+        outside: ZoneSet::EMPTY,
     };
 }
 
@@ -728,6 +782,8 @@ impl Plan {
         };
         let mut places = Places::new(before);
         for (pool, id) in spec.pools.iter().zip(0..) {
+            let rules = spec.nat44.iter().filter(|rule| !rule.is_vacant() && rule.pool.0 == id);
+            let outside: ZoneSet = rules.map(|rule| rule.to).collect();
             for range in &pool.addresses {
                 let (first, last) = (range.start().to_bits(), range.end().to_bits());
                 // Runs of addresses in neighbouring places: one for a range, but for what a reload has made of it.
@@ -738,6 +794,7 @@ impl Plan {
                         pool: Some(PoolId(id)),
                         local: is_local(address),
                         answer_echo: pool.answer_echo,
+                        outside,
                         ..External::VACANT
                     };
                     let external = places.add(&mut self.externals, external)?;
@@ -765,7 +822,8 @@ impl Plan {
         };
         for (entry, index) in spec.static_nat.iter().zip(0..).filter(|(entry, _)| !entry.is_vacant()) {
             let address = entry.external.to_bits();
-            single(self, External { address, static_nat: Some(index), ..External::VACANT })?;
+            let outside = ZoneSet::from_iter([entry.outside_zone]);
+            single(self, External { address, static_nat: Some(index), outside, ..External::VACANT })?;
         }
         for forward in spec.forwards.iter().filter(|forward| !forward.is_vacant()) {
             let address = forward.external.to_bits();
@@ -774,6 +832,7 @@ impl Plan {
                 None => single(self, External { address, ..External::VACANT })?,
             };
             let external = &mut self.externals[id as usize];
+            external.outside.insert(forward.outside_zone);
             for block in forward.external_ports.start() / 64..=forward.external_ports.end() / 64 {
                 if !external.static_blocks.contains(&block) {
                     external.static_blocks.push(block);
@@ -788,6 +847,7 @@ impl Plan {
                     let kept = &mut self.externals[id as usize];
                     if kept.pool.is_none() && kept.static_nat.is_none() {
                         (kept.pool, kept.draining) = (external.pool, true);
+                        external.outside.iter().for_each(|zone| kept.outside.insert(zone));
                     }
                 }
                 None if external.local || !is_local(external.address) => {

@@ -14,6 +14,10 @@ pub enum Disposal {
     Punt,
     /// Waits for a neighbour.
     Hold(InterfaceId, IpAddr),
+    /// Waits for the first fragment of its datagram.
+    HoldFragment,
+    /// To the worker that owns its flow, which has its story.
+    HandOver,
     /// Dropped.
     Drop(Drop),
 }
@@ -81,6 +85,6 @@ pub struct Trace {
     pub error: Option<IcmpError>,
     /// It was answered with a TCP reset.
     pub reset: bool,
-    /// The packet had waited for a neighbour; its first story ended with [`Disposal::Hold`].
+    /// The packet had waited; its first story ended with [`Disposal::Hold`] or [`Disposal::HoldFragment`].
     pub resumed: bool,
 }

@@ -128,7 +128,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         outbox: Sender<FromWorker<D::Packet>>,
     ) -> Self {
         let limits = engine.plan().spec.limits;
-        let mut out = Output::new(limits.held as usize);
+        let mut out = Output::new(&limits);
         // While the control thread does not listen, each neighbour can be asked for, or reported as used, once: what it is told
         // of them, which could make them worth another word, is not applied then (see `poll_once`).
         out.events.reserve(out.events.capacity() + limits.neighbours as usize);
@@ -279,7 +279,7 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             self.out.events.push_back(FromWorker::Moved(moving));
         } else if !self.links.has_room(moving.to) {
             self.leaving = Some(moving);
-        } else if self.engine.give(&mut moving) {
+        } else if self.engine.give(&mut moving, &mut self.out) {
             self.links.send_shard(moving);
         }
     }

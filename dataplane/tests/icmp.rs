@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::moves::moves;
 use common::scene::{error, forward, one_to_one, with_header, with_pool};
-use common::{End, INSIDE, Lab, MACS, OUTSIDE, PEER, echo, end, icmp, pool, read, spec, tcp, udp, udp_ttl};
+use common::{End, INSIDE, Lab, MACS, OUTSIDE, PEER, echo, end, fragments, icmp, pool, read, spec, tcp, udp, udp_ttl};
 use dataplane::counters::{Drop, IcmpError};
 use dataplane::plan::{ForwardProtocol, IcmpPolicy, InterfaceId, Spec, Timers};
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, UdpHeader};
@@ -456,21 +456,6 @@ fn icm_10_errors_leave_the_session() {
     }
 }
 
-/// ICM-11: hairpin, of queries and of errors, is not available yet: dropped by its name.
-#[test]
-fn icm_11_hairpin_is_dropped_by_name() {
-    let static_nat = vec![one_to_one("203.0.113.60", "192.168.1.25")];
-    let mut lab = Lab::new(Spec { static_nat, ..with_pool(pool(&["203.0.113.5"], 4711..=4711)) });
-    lab.udp_out(end(H), end(S));
-    lab.recount();
-    let query = echo(INSIDE, end(H).0, Ipv4Addr::new(203, 0, 113, 60), true, 7, 1);
-    lab.dropped(INSIDE, &query, Drop::Hairpin);
-    let quote = packet(Udp, true, end(EXTERNAL), end(S), 7, &[]);
-    let error = message(INSIDE_ROUTER, end(EXTERNAL).0, 64, [11, 0], [0; 4], &quote);
-    lab.dropped(INSIDE, &arriving(INSIDE, &error), Drop::Hairpin);
-    lab.moved(moves().dropped("inside", Drop::Hairpin, 2));
-}
-
 // --- Errors of the gateway's own --------------------------------------------------------------------------------------
 
 /// ICM-12, D2: a query that gets no identifier is answered by 3/1. ICM-13: not on a silent interface.
@@ -669,14 +654,25 @@ fn icm_16_protocols_without_mappings() {
     lab.dropped(OUTSIDE, &arriving(OUTSIDE, &error), Drop::IcmpErrorProtocol);
 }
 
-/// An error that is itself fragmented can't be verified: dropped by its name.
+/// An error that is itself fragmented can't be verified: its fragments are dropped by their name, those before the first one
+/// too.
 #[test]
 fn icm_16_fragmented_errors() {
-    let mut lab = flow(Udp);
-    let whole = error(OUTSIDE, ROUTER, 3, 3, &packet(Udp, true, end(EXTERNAL), end(S), 7, &[]));
-    let first = with_header(&whole, |header| header.more_fragments = true);
-    lab.dropped(OUTSIDE, &first, Drop::Fragment);
-    lab.moved(moves().dropped("outside", Drop::Fragment, 1));
+    for interface in [OUTSIDE, INSIDE] {
+        let mut lab = flow(Udp);
+        let name = if interface == OUTSIDE { "outside" } else { "inside" };
+        let about = if interface == OUTSIDE { (end(EXTERNAL), end(S)) } else { (end(S), end(H)) };
+        let from = if interface == OUTSIDE { ROUTER } else { INSIDE_ROUTER };
+        let whole = error(interface, from, 3, 3, &packet(Udp, true, about.0, about.1, 7, &[]));
+        let [first, second, third] = &fragments::cut_up(&whole, &[1, 2])[..] else { panic!("three") };
+        assert!(lab.send(interface, second).frames.is_empty());
+        lab.moved(
+            moves().and("received", 1).and(&format!("{name}-received"), 1).and("held", 1).and("fragments-held", 1),
+        );
+        lab.send_all(interface, &[first.clone(), third.clone()]);
+        let dropped = moves().dropped(name, Drop::Fragment, 2).and("drop-fragment", 1);
+        lab.moved(dropped.and("held", -1).and("fragments-held", -1));
+    }
 }
 
 /// A TCP segment's error has its sequence number left alone: the host checks it (RFC 5927).

@@ -19,7 +19,6 @@ use dataplane::packet::{Packet as _, PacketPool as _};
 use dataplane::plan::{Filtering, FilteringSet, IcmpPolicy, InterfaceId, Limits, Nat44Rule, Plan, RouteSpec, Spec};
 use dataplane::plan::{MidStream, NextHop, Pooling};
 use dataplane::pool::Leases;
-use dataplane::session::Shard;
 use dataplane::steer::hand_over::{Links, Move};
 use dataplane::steer::{ShardId, ShardMap, ShardSet, WorkerId};
 use dataplane::time::Time;
@@ -269,7 +268,7 @@ fn full_tables_allocate_nothing() {
 #[test]
 fn neighbours_allocate_nothing() {
     // With twice the room for one more, 27 fill a hash table of 64 places as far as it goes.
-    let limits = Limits { sessions: 64, mappings: 64, neighbours: 27, held_per_neighbour: 4, held: 40 };
+    let limits = Limits { sessions: 64, mappings: 64, neighbours: 27, held_per_neighbour: 4, held: 40, fragments: 64 };
     let mut rig = Rig::new(provider(limits));
     let router = |n: u32| Ipv4Addr::from_bits(0xc633_6400 + 10 + n % 200);
     let mut known = VecDeque::new();
@@ -304,7 +303,14 @@ fn neighbours_allocate_nothing() {
 fn a_control_thread_that_does_not_listen_costs_no_memory() {
     const STALE: u128 = 300;
     const NEIGHBOURS: u128 = 1000;
-    let limits = Limits { sessions: 64, mappings: 64, neighbours: NEIGHBOURS as u32, held_per_neighbour: 2, held: 20 };
+    let limits = Limits {
+        sessions: 64,
+        mappings: 64,
+        neighbours: NEIGHBOURS as u32,
+        held_per_neighbour: 2,
+        held: 20,
+        fragments: 64,
+    };
     let mut spec = provider(limits);
     spec.routes.push(RouteSpec { prefix: prefix("2001:db8:77::/48"), next_hop: NextHop::OnLink(OUTSIDE) });
     let mut rig = Rig::heard(spec, 1);
@@ -402,9 +408,8 @@ fn several_workers() {
     assert!(counters[1].taken_over.get() > 300 && workers[0].devices_mut()[1].tx.len() == 1000);
     workers[0].devices_mut()[1].tx.clear();
     for shard in ShardId::all() {
-        let vacant = Shard::new(shard, &plan, now);
         let from = map.owner(shard).index();
-        inboxes[from].send(ToWorker::Move(Box::new(Move { id: shard, to: WorkerId(1), shard: vacant }))).unwrap();
+        inboxes[from].send(ToWorker::Move(Box::new(Move::order(shard, WorkerId(1), &plan, now)))).unwrap();
     }
     quiet(&mut workers, now, "shards that move");
     assert_eq!(map.shards_of(WorkerId(1)), ShardSet::ALL);

@@ -284,7 +284,7 @@ fn cramped() -> Spec {
         },
     ];
     spec.icmp = IcmpPolicy { rate: 4, burst: 4, silent: Vec::new() };
-    spec.limits = Limits { sessions: 24, mappings: 16, neighbours: 6, held_per_neighbour: 2, held: 5 };
+    spec.limits = Limits { sessions: 24, mappings: 16, neighbours: 6, held_per_neighbour: 2, held: 5, fragments: 128 };
     spec
 }
 
@@ -452,7 +452,7 @@ impl Bench {
         let now = Time::from_secs(1000);
         let mut engine = Engine::new(Arc::clone(&plan), Arc::clone(&leases), Arc::clone(&counters), now);
         engine.set_tracing(true);
-        let out = Output::new(plan.spec.limits.held as usize);
+        let out = Output::new(&plan.spec.limits);
         Bench { engine, plan, leases, counters, pool: HeapPool::new(PACKETS), out, now, seen: Seen::default() }
     }
 

@@ -185,9 +185,10 @@ fn errors_come_from_the_zones_of_the_flow() {
     lab.recount();
     for sent in &sent {
         lab.dropped(BACKUP, &error(BACKUP, router, 3, 1, &sent[14..]), Drop::IcmpErrorNoSession);
-        lab.dropped(GUESTS, &error(GUESTS, router, 3, 1, &sent[14..]), Drop::Hairpin);
+        lab.dropped(GUESTS, &error(GUESTS, router, 3, 1, &sent[14..]), Drop::IcmpErrorNoSession);
     }
-    lab.moved(moves().dropped("backup", Drop::IcmpErrorNoSession, 2).dropped("guests", Drop::Hairpin, 2));
+    let refused = |name| moves().dropped(name, Drop::IcmpErrorNoSession, 2);
+    lab.moved(refused("backup").and("received", 2).and("guests-received", 2).and("drop-icmp-error-no-session", 2));
     for from in [h.0, Ipv4Addr::new(192, 168, 20, 9)] {
         lab.dropped(GUESTS, &error(GUESTS, from, 3, 3, &delivered[14..]), Drop::IcmpErrorNoSession);
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::moves::{Moves, moves};
 use common::scene::{error, filtering, forward, one_to_one, with_header, with_rule};
-use common::{End, INSIDE, Lab, MACS, OUTSIDE, PEER, Read, end, read, read6, rule, spec, tcp, tcp_with, udp};
+use common::{
+    End, INSIDE, Lab, MACS, OUTSIDE, PEER, Read, end, fragments, read, read6, rule, spec, tcp, tcp_with, udp,
+};
 use dataplane::counters::Drop;
 use dataplane::message::NeighbourState;
 use dataplane::packet::PacketPool;
@@ -179,15 +181,13 @@ fn tcp_04_filtering_is_chosen_apart_from_udp() {
     assert!(lab.udp_in(end(S2), by_udp, end(H)));
 }
 
-/// TCP-14: no external port for two inside endpoints; hairpin is not available yet.
+/// TCP-14: no external port for two inside endpoints.
 #[test]
-fn tcp_14_no_overloading_and_no_hairpin() {
+fn tcp_14_no_overloading() {
     let mut lab = Lab::new(with_rule(filtering(Filtering::EndpointIndependent)));
     let seen: HashSet<End> =
         (10..60).map(|last| lab.syn_out((Ipv4Addr::new(192, 168, 1, last), 4000), end(S))).collect();
     assert_eq!(seen.len(), 50);
-    let external = *seen.iter().next().unwrap();
-    lab.dropped(INSIDE, &tcp(INSIDE, end("192.168.1.99:5"), external, "S", 1, 0, b""), Drop::Hairpin);
 }
 
 // --- All valid sequences pass -----------------------------------------------------------------------------------------
@@ -538,12 +538,9 @@ fn tcp_18_what_is_never_reset() {
     damaged[34 + 3] ^= 1;
     lab.dropped(INSIDE, &damaged, Drop::TcpNotSyn);
     lab.dropped(INSIDE, &tcp(INSIDE, end("192.168.1.255:4000"), end(S), "PA", 7, 9, b""), Drop::TcpNotSyn);
-    for (more, offset) in [(true, 0), (false, 100)] {
-        let fragment = with_header(&segment, |header| {
-            header.more_fragments = more;
-            header.fragment_offset = offset.try_into().unwrap();
-        });
-        lab.dropped(INSIDE, &fragment, Drop::Fragment);
+    let long = tcp(INSIDE, end(H), end(S), "PA", 7, 9, &[7; 60]);
+    for fragment in fragments::cut_up(&long, &[5]) {
+        lab.dropped(INSIDE, &fragment, Drop::TcpNotSyn);
     }
     lab.recount();
     let mut taken = Vec::new();
@@ -628,8 +625,9 @@ fn tcp_18_what_adopts() {
         assert_eq!(lab.counters.session_adoptions.get(), u64::from(adopted), "{flags}");
     }
     let mut lab = Lab::new(mid_stream(MidStream::Adopt));
-    let fragment = with_header(&tcp(INSIDE, end(H), end(S), "PA", 7, 9, &[0; 16]), |it| it.more_fragments = true);
-    lab.dropped(INSIDE, &fragment, Drop::Fragment);
+    for fragment in fragments::cut_up(&tcp(INSIDE, end(H), end(S), "PA", 7, 9, &[0; 60]), &[5]) {
+        lab.dropped(INSIDE, &fragment, Drop::TcpNotSyn);
+    }
 }
 
 /// TCP-18, TCP-12: of an adopted connection the windows' scales are not known: what may lie in a window counts; what lies

@@ -418,7 +418,7 @@ fn several_segments_are_dropped_by_name() {
     let mut packet = pool.packet(&udp(INSIDE, host(), server(), b""));
     packet.contiguous = false;
     let mut burst: Received<_> = [(PortId(0), packet)].into_iter().collect();
-    let mut out = Output::new(1);
+    let mut out = Output::new(&spec().limits);
     engine.process(&mut burst, Time::from_secs(1), &mut pool, &mut out);
     assert_eq!((out.transmit.len(), out.events.len(), out.dropped.len()), (0, 0, 1));
     assert_eq!((counters.drops(Drop::MultiSegment), counters.imbalance()), (1, 0));

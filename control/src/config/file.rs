@@ -22,6 +22,8 @@ use super::{DEFAULT_SOCKET, Poll};
 pub(super) type Tag = Number<1, 4094>;
 /// Entries of a table.
 pub(super) type Entries = Number<64, 67_108_864>;
+/// Fragments that wait: at least one for each shard.
+pub(super) type Fragments = Number<64, 1_048_576>;
 /// ICMP errors.
 pub(super) type Errors = Number<1, 1_000_000>;
 
@@ -60,7 +62,8 @@ section! {
         cpu: default Cpu = Cpu::default(),
         /// Memory for DPDK.
         memory: default Memory = Memory::default(),
-        /// Packet buffers per worker. At least the sum of all descriptors, 1024 for each other worker, and 2048 more.
+        /// Packet buffers per worker. At least the sum of all descriptors, 1024 for each other worker,
+        /// boot.tables.fragments, and 2048 more.
         packets: default Text<Number<2176, 4_194_304>> = Text(Number(16_384)),
         /// Sizes of the tables, which the workers share evenly. Their memory is taken at start.
         tables: default Tables = Tables::default(),
@@ -99,6 +102,9 @@ section! {
         mappings: default Text<Entries> = Text(Number(Limits::default().mappings)),
         /// Neighbours on all interfaces together.
         neighbours: default Text<Entries> = Text(Number(Limits::default().neighbours)),
+        /// Fragments that may wait for the first one of their datagram, of all workers together. When there are more, the
+        /// oldest are given up.
+        fragments: default Text<Fragments> = Text(Number(Limits::default().fragments)),
     }
 }
 
@@ -276,6 +282,8 @@ section! {
         icmp: default Text<Duration> = Text(plan::Timers::default().icmp),
         /// How long a freed port stays unused, where the filtering was endpoint-independent (RFC 6888 REQ-8).
         hold_down: default Text<Duration> = Text(plan::Timers::default().hold_down),
+        /// How long the fragments of a datagram are waited for, from the one that comes first. 2s (RFC 6146 section 4) to 60s.
+        fragment: default Text<Duration> = Text(plan::Timers::default().fragment),
     }
 }
 

@@ -238,7 +238,8 @@ fn packets(page: &mut Page, state: &State) {
     ]);
     page.counter("packets_out_total", "Packets that left the engine otherwise than by a drop.", ["fate"], left);
     let held = state.sum(|c| &c.held);
-    page.gauge("packets_held", "Packets that wait for a neighbour's resolution.", [], [([], held)]);
+    let help = "Packets that wait for a neighbour's resolution, or for the first fragment of their datagram.";
+    page.gauge("packets_held", help, [], [([], held)]);
     let imbalance = state.workers.iter().map(|worker| worker.imbalance()).sum::<i128>() as f64;
     let help = "Packets in, less out, dropped and held. Zero, but for packets in work during the scrape.";
     page.gauge("packets_imbalance", help, [], [([], imbalance)]);
@@ -254,6 +255,22 @@ fn packets(page: &mut Page, state: &State) {
     let routed = ["ipv4", "ipv6"].into_iter().enumerate();
     let routed = routed.map(|(i, family)| ([family.to_owned()], state.sum(|c| &c.routed[i])));
     page.counter("routed_packets_total", "Packets routed without translation.", ["family"], routed);
+    fragments(page, state);
+    let help = "Packets from inside that were turned round to another inside host, by its external address.";
+    page.counter("hairpin_packets_total", help, [], [([], state.sum(|c| &c.hairpins))]);
+}
+
+fn fragments(page: &mut Page, state: &State) {
+    let held = state.sum(|c| &c.fragments_held);
+    page.gauge("fragments_held", "Fragments that wait for the first one of their datagram.", [], [([], held)]);
+    let limit = number(state.plan.spec.limits.fragments.into());
+    page.gauge("fragment_limit", "Fragments that may wait, in all shards together.", [], [([], limit)]);
+    let help = "Fragments that were given the ports of their datagram.";
+    page.counter("fragments_total", help, [], [([], state.sum(|c| &c.fragments))]);
+    let help = "Packets cut up because the next link does not take them whole.";
+    page.counter("fragmented_packets_total", help, [], [([], state.sum(|c| &c.cut))]);
+    let help = "Fragments that were made of them; all but one of each are also in packets_in_total, as originated.";
+    page.counter("fragment_creations_total", help, [], [([], state.sum(|c| &c.pieces))]);
 }
 
 fn workers(page: &mut Page, state: &State) {

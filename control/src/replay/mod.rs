@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataplane::counters::Counters;
+use dataplane::dpdk::MempoolConfig;
 use dataplane::engine::Engine;
 use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet};
@@ -167,7 +168,9 @@ impl Replay {
         let leases = Arc::new(Leases::new(&plan));
         let engine = Engine::new(Arc::clone(&plan), leases, Arc::clone(&counters), now);
         let packets = usize::try_from(config.boot.packets).unwrap_or(usize::MAX);
-        let mut worker = Worker::new(engine, devices, HeapPool::new(packets), inbox, outbox);
+        let mtu = plan.spec.interfaces.iter().map(|interface| interface.mtu).max().unwrap_or(0);
+        let pool = HeapPool::new(packets).with_frames_of(MempoolConfig::frame_size_for(mtu).into());
+        let mut worker = Worker::new(engine, devices, pool, inbox, outbox);
         worker.set_tracing(options.explain);
         Ok(Replay {
             host: settled_host(&plan, options.seed, now),

@@ -181,7 +181,7 @@ pub(super) fn left_out(plan: &Plan, arrival: &Arrival) -> String {
     packet(plan, arrival, None) + "left out, the gateway sent it\n"
 }
 
-/// The line of a packet. It has two stories if it had to wait for its neighbour; the last one says what became of it.
+/// The line of a packet. It has several stories if it had to wait; the last one says what became of it.
 pub(super) fn line(plan: &Plan, arrival: &Arrival, stories: &[Trace]) -> String {
     let interface = |id: InterfaceId| &plan.spec.interfaces[usize::from(id.0)].name;
     let Some(trace) = stories.last() else { return String::new() };
@@ -194,6 +194,8 @@ pub(super) fn line(plan: &Plan, arrival: &Arrival, stories: &[Trace]) -> String 
         (Disposal::Transmit(id), Some(neighbour)) => format!("sent by {} to {neighbour}", interface(id)),
         (Disposal::Transmit(id), None) => format!("sent by {}", interface(id)),
         (Disposal::Hold(id, neighbour), _) => format!("waits on {} for neighbour {neighbour}", interface(id)),
+        (Disposal::HoldFragment, _) => "waits for the first fragment of its datagram".to_owned(),
+        (Disposal::HandOver, _) => "handed over to the worker that owns its flow".to_owned(),
         (Disposal::Punt, _) => "for the gateway itself".to_owned(),
         (Disposal::Drop(reason), _) => {
             format!("dropped, {}: {}", reason.name(), reason.explain().trim_end_matches('.'))

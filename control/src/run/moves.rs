@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use dataplane::message::ToWorker;
-use dataplane::session::Shard;
 use dataplane::steer::hand_over::Move;
 use dataplane::steer::{SHARDS, ShardId, WorkerId};
 use dataplane::time::Time;
@@ -102,10 +101,10 @@ impl Gateway {
             Some(refusal) => drop(answer.map(|answer| answer.send(Err(refusal)))),
             None if from == to => drop(answer.map(|answer| answer.send(Ok(done)))),
             None => {
-                let vacant = Shard::new(shard, &self.plan, now);
+                let order = Box::new(Move::order(shard, to, &self.plan, now));
                 self.moves.going_on = Some(Going { from, since: now, answer });
                 if let Some(worker) = self.workers.get_mut(from.index()) {
-                    worker.send(ToWorker::Move(Box::new(Move { id: shard, to, shard: vacant })));
+                    worker.send(ToWorker::Move(order));
                 }
             }
         }

@@ -19,9 +19,6 @@ impl<P: Packet> Engine<P> {
         view: &View4,
         external: u32,
     ) -> Result<Verdict, Drop> {
-        if view.fragment != Fragment::Whole {
-            return Err(Drop::Fragment);
-        }
         let quote = icmp::quote(at.packet.data(), view)?;
         let sent = quote.tuple;
         // The error comes to the address that the packet was sent from (RFC 5508 REQ-4).
@@ -48,9 +45,8 @@ impl<P: Packet> Engine<P> {
             let entry = entry.ok_or(Drop::IcmpErrorNoSession)?;
             (Tuple4 { source: entry.inside, source_port: entry.inside_port, ..sent }, entry.rule)
         };
-        let zone = self.zone(at.ingress);
-        if plan.outside_zone(rule) != Some(zone) {
-            return Err(if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::IcmpErrorNoSession });
+        if plan.outside_zone(rule) != Some(at.zone) {
+            return Err(Drop::IcmpErrorNoSession);
         }
         self.story = Story { shard: Some(shard_id.0), rule, session: SessionStep::Quoted, ..self.story };
         let to = plan.inside_zone(rule);
@@ -94,6 +90,20 @@ impl<P: Packet> Engine<P> {
         if view.fragment != Fragment::Whole {
             return Err(Drop::Fragment);
         }
+        let delivered = self.delivered(at, view)?;
+        let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
+            Ok(egress) => egress,
+            Err(verdict) => return Ok(verdict),
+        };
+        if self.zone(egress.interface) != delivered.session.outside_zone() {
+            return Err(Drop::NoRoute);
+        }
+        self.translate_delivered(at, view, &delivered);
+        Ok(Verdict::Transmit(egress))
+    }
+
+    /// The packet that an ICMP error from inside quotes, and its session.
+    pub(super) fn delivered(&mut self, at: &mut Arrival<P>, view: &View4) -> Result<Delivered, Drop> {
         let quote = icmp::quote(at.packet.data(), view)?;
         // The error goes back to where the packet came from, and nowhere else.
         if quote.tuple.source != view.destination {
@@ -103,25 +113,33 @@ impl<P: Packet> Engine<P> {
         let key = quote.tuple.reversed();
         let shard_id = shard_of4(key.source);
         let session = self.quoted_session(shard_id, Direction::Outbound, &key, quote.proto, at.now);
-        let zone = self.zone(at.ingress);
-        let session = session.filter(|session| session.inside_zone() == zone).ok_or(Drop::IcmpErrorNoSession)?;
+        let session = session.filter(|session| session.inside_zone() == at.zone).ok_or(Drop::IcmpErrorNoSession)?;
         // The outer source: a router with an address of its own outside keeps that, any other borrows the session's.
         let own = self.plan.policy.whole_out(view.source).filter(|it| it.outside_zone == session.outside_zone());
         let source = own.map_or(session.outside().source, |entry| entry.external);
         self.story =
             Story { shard: Some(shard_id.0), rule: session.rule(), session: SessionStep::Quoted, ..self.story };
-        let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
-            Ok(egress) => egress,
-            Err(verdict) => return Ok(verdict),
-        };
-        if self.zone(egress.interface) != session.outside_zone() {
-            return Err(Drop::NoRoute);
-        }
-        let outer = Tuple4 { source, destination: view.destination, ..Tuple4::default() };
-        icmp::rewrite(at.packet.data_mut(), view, &quote, &outer, &session.outside().reversed());
+        Ok(Delivered { quote, session, source })
+    }
+
+    /// Rewrites an ICMP error from inside as it looks outside.
+    pub(super) fn translate_delivered(&mut self, at: &mut Arrival<P>, view: &View4, delivered: &Delivered) {
+        let Delivered { quote, session, source } = delivered;
+        let outer = Tuple4 { source: *source, destination: view.destination, ..Tuple4::default() };
+        icmp::rewrite(at.packet.data_mut(), view, quote, &outer, &session.outside().reversed());
         at.packet.truncate(view.end);
+        if !view.dont_fragment {
+            self.identify(at.packet.data_mut(), view);
+        }
         self.counters.nat44[Direction::Outbound as usize].add(1);
         self.tell_after(view, &outer);
-        Ok(Verdict::Transmit(egress))
     }
+}
+
+/// A packet that was delivered to an inside host, and about which an ICMP error has come.
+pub(super) struct Delivered {
+    quote: icmp::Quote,
+    pub(super) session: Session,
+    /// The source that the error leaves with, host order.
+    source: u32,
 }

@@ -53,11 +53,12 @@ impl<P: Packet> Engine<P> {
         };
         let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
         if view.end - view.l3 > usize::from(mtu) {
-            return Err(if view.dont_fragment {
-                Verdict::Drop(Drop::TooBig, Some((IcmpError::FragmentationNeeded4, mtu)))
-            } else {
-                Drop::FragmentationNeeded.into()
-            });
+            if view.dont_fragment {
+                return Err(Verdict::Drop(Drop::TooBig, Some((IcmpError::FragmentationNeeded4, mtu))));
+            }
+            if !self.cutting {
+                return Err(Verdict::Cut);
+            }
         }
         self.resolve(&next_hop, at.out)
     }
@@ -109,6 +110,9 @@ impl<P: Packet> Engine<P> {
     ) -> Verdict {
         at.packet.truncate(view.end);
         napt::rewrite(at.packet.data_mut(), view, to, addresses, transport);
+        if !view.is_atomic() && direction == Direction::Outbound {
+            self.identify(at.packet.data_mut(), view);
+        }
         self.clamp_mss(at, view, egress.interface);
         self.counters.nat44[direction as usize].add(1);
         self.tell_after(view, to);

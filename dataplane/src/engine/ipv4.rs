@@ -21,7 +21,7 @@ impl<P: Packet> Engine<P> {
             _ if is_for_many(at.packet) => return Drop::LinkBroadcast.into(),
             Some(Target::Local(interface)) => {
                 // Our address on the inside is as closed to strangers as the hosts there.
-                let (from, to) = (self.zone(at.ingress), self.zone(interface));
+                let (from, to) = (at.zone, self.zone(interface));
                 let closed = from != to && self.plan.policy.is_closed(from, to, view.destination);
                 return if closed { Drop::Unsolicited.into() } else { Verdict::Punt };
             }
@@ -35,11 +35,13 @@ impl<P: Packet> Engine<P> {
 
     /// From inside, or between networks that nothing is translated between.
     pub(super) fn outbound(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
-        let zone = self.zone(at.ingress);
+        let zone = at.zone;
         if let Some(flow) = &prepared.flow {
             if let Some(id) = self.live_session(zone, flow, at.now) {
                 return self.hit(at, view, prepared, flow, id);
             }
+        } else if view.fragment != Fragment::Whole && self.may_be_translated(zone, view, prepared.target) {
+            return Verdict::Fragment;
         } else if view.transport == Transport::IcmpError && self.plan.policy.is_inside(zone) {
             match self.error_from_inside(at, view) {
                 Ok(verdict) => return verdict,
@@ -68,14 +70,22 @@ impl<P: Packet> Engine<P> {
     /// Toward an external address.
     fn inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, prepared: &Prepared) -> Verdict {
         if let Some(flow) = &prepared.flow {
-            if let Some(id) = self.live_session(self.zone(at.ingress), flow, at.now) {
+            if let Some(id) = self.live_session(at.zone, flow, at.now) {
                 return self.hit(at, view, prepared, flow, id);
+            }
+            if self.is_turned(at.zone, view, external) {
+                return Verdict::Turn;
             }
             match self.open_inbound(at, view, external, flow) {
                 Verdict::Drop(Drop::Unsolicited, _) => {}
                 verdict => return verdict,
             }
+        } else if view.fragment != Fragment::Whole && self.passage.lent.is_none() {
+            return Verdict::Fragment;
         } else if view.transport == Transport::IcmpError {
+            if self.is_turned(at.zone, view, external) {
+                return Verdict::Turn;
+            }
             return match self.error_from_outside(at, view, external) {
                 Ok(verdict) => verdict,
                 Err(reason) => reason.into(),
@@ -83,17 +93,14 @@ impl<P: Packet> Engine<P> {
         }
         // Nothing leads inside.
         let Some(entry) = self.plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
-        let from_inside = self.plan.policy.is_inside(self.zone(at.ingress));
+        let from_inside = self.plan.policy.is_inside(at.zone);
         let is_icmp = view.protocol == parse::protocol::ICMP;
         let ping = entry.answer_echo && view.transport == Transport::IcmpQuery(true);
         // An address that is also our own is pinged like one; but strangers get no answer from its ports (RFC 5382 REQ-4).
         if (entry.local && (from_inside || is_icmp)) || ping {
             Verdict::Punt
-        } else if from_inside {
-            Drop::Hairpin.into()
         } else {
             match view.transport {
-                _ if view.fragment != Fragment::Whole => Drop::Fragment,
                 Transport::IcmpOther => Drop::IcmpType,
                 Transport::Other => Drop::Protocol,
                 _ => Drop::Unsolicited,
@@ -141,7 +148,7 @@ impl<P: Packet> Engine<P> {
     }
 
     /// The session is used: its state and its deadline move on.
-    fn advance(&mut self, frame: &[u8], view: &View4, flow: &Flow, id: u32, now: Time) {
+    pub(super) fn advance(&mut self, frame: &[u8], view: &View4, flow: &Flow, id: u32, now: Time) {
         let timers = &self.plan.spec.timers;
         let Some(shard) = self.shards.get_mut(flow.shard.index()) else { return };
         let Some(session) = shard.session_mut(id) else { return };
@@ -185,7 +192,7 @@ impl<P: Packet> Engine<P> {
     /// The session of a flow, if it has one that has not ended.
     ///
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
-    fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
+    pub(super) fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
         let id = shard.find(flow.hash, flow.direction, FlowKey::of(&flow.tuple, flow.direction), flow.proto)?;
         let session = shard.session(id)?;
@@ -219,7 +226,6 @@ pub(super) fn martian4(source: u32, destination: u32) -> Option<Drop> {
 /// Why a packet that a rule covers can't be translated.
 fn untranslatable(view: &View4) -> Drop {
     match view.transport {
-        _ if view.fragment != Fragment::Whole => Drop::Fragment,
         Transport::IcmpOther => Drop::IcmpType,
         Transport::IcmpError => Drop::IcmpErrorNoSession,
         _ => Drop::Protocol,

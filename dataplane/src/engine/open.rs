@@ -28,34 +28,57 @@ impl<P: Packet> Engine<P> {
         flow: &Flow,
         rule: Translation,
     ) -> Verdict {
-        self.story.rule = rule.reference();
-        if !may_open(view) {
-            match (view.transport, self.mid_stream(rule)) {
-                (Transport::Tcp(flags), MidStream::Adopt) if tcp::adopts(flags) => {}
-                (Transport::Tcp(flags), MidStream::Reset) if flags & tcp_flags::RST == 0 => return Verdict::Reset,
-                (Transport::Tcp(_), _) => return Drop::TcpNotSyn.into(),
-                _ => return Drop::Unsolicited.into(),
-            }
+        if let Err(verdict) = self.may_open_by(rule, view) {
+            return verdict;
         }
         let egress = match self.forward4(at, view, view.destination, self.plan.target4(view.destination)) {
             Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
+        match self.new_outbound(at, view, flow, rule, self.zone(egress.interface)) {
+            Ok((outside, deltas)) => self.translate(at, view, Direction::Outbound, &outside, deltas, egress),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Whether a packet from inside may open a session by this rule.
+    pub(super) fn may_open_by(&mut self, rule: Translation, view: &View4) -> Result<(), Verdict> {
+        self.story.rule = rule.reference();
+        if !may_open(view) {
+            match (view.transport, self.mid_stream(rule)) {
+                (Transport::Tcp(flags), MidStream::Adopt) if tcp::adopts(flags) => {}
+                (Transport::Tcp(flags), MidStream::Reset) if flags & tcp_flags::RST == 0 => return Err(Verdict::Reset),
+                (Transport::Tcp(_), _) => return Err(Drop::TcpNotSyn.into()),
+                _ => return Err(Drop::Unsolicited.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a session from inside toward a zone: how its packets look there, and what that does to their checksums.
+    pub(super) fn new_outbound(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View4,
+        flow: &Flow,
+        rule: Translation,
+        zone: ZoneId,
+    ) -> Result<(Tuple4, (Delta, Delta)), Verdict> {
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
             Translation::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
             Translation::Nat44(index) => {
                 let mapping = match self.mapping(flow, index, at.now) {
                     Ok(mapping) => mapping,
                     // It is there, and is being ended.
-                    Err(Drop::MappingEnds) => return Drop::MappingEnds.into(),
+                    Err(Drop::MappingEnds) => return Err(Drop::MappingEnds.into()),
                     Err(reason) => {
                         let cause = if reason == Drop::NoPort { MappingFailure::Ports } else { MappingFailure::Memory };
                         self.counters.mapping_failures[cause as usize].add(1);
-                        return Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)));
+                        return Err(Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))));
                     }
                 };
                 let Some(&made) = self.shards.get(flow.shard.index()).and_then(|shard| shard.mapping(mapping)) else {
-                    return Drop::NoPort.into();
+                    return Err(Drop::NoPort.into());
                 };
                 let external =
                     self.plan.externals.get(usize::from(made.external)).map_or(0, |external| external.address);
@@ -68,15 +91,13 @@ impl<P: Packet> Engine<P> {
         let outside = outside_tuple(flow.tuple, external, port);
         let rule = rule.reference();
         let inside = flow.tuple;
-        let zones = (self.zone(at.ingress), self.zone(egress.interface));
+        let zones = (at.zone, zone);
         let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
         match self.open(at.packet.data(), view, flow, new, at.now) {
-            Ok((addresses, transport)) => {
-                self.translate(at, view, Direction::Outbound, &outside, (addresses, transport), egress)
-            }
+            Ok(deltas) => Ok((outside, deltas)),
             // The flow is there, and this packet came from another zone: its sender is not who it says.
-            Err(Drop::FlowConflict) => Drop::FlowConflict.into(),
-            Err(reason) => Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))),
+            Err(Drop::FlowConflict) => Err(Drop::FlowConflict.into()),
+            Err(reason) => Err(Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)))),
         }
     }
 
@@ -105,7 +126,7 @@ impl<P: Packet> Engine<P> {
     /// A packet from outside without a session: through a static entry, or a mapping whose filtering admits it.
     pub(super) fn open_inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: &Flow) -> Verdict {
         let plan = &*self.plan;
-        let zone = self.zone(at.ingress);
+        let zone = at.zone;
         let (port, remote) = (flow.tuple.source_port, flow.tuple.destination);
         let Some(entry) = plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
         let static_entry = match self.leases.owner(external, port) {
@@ -133,7 +154,7 @@ impl<P: Packet> Engine<P> {
         };
         self.story.rule = rule;
         if zone != from {
-            return if plan.policy.is_inside(zone) { Drop::Hairpin } else { Drop::Unsolicited }.into();
+            return Drop::Unsolicited.into();
         }
         let (shard, context) = self.shard_at(flow.shard, at.now);
         let permission = || shard.permission(context.secret, inside, inside_port, flow.proto, remote);

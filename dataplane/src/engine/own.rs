@@ -11,6 +11,7 @@ use crate::packet::{Packet, PacketPool, error, reset};
 use crate::plan::{InterfaceId, MacAddr, Named, Plan, PortId, Target};
 use crate::route::neighbour::{Adjacency, Held, Neighbour, Waiting};
 use crate::session::tcp::Segment;
+use crate::steer::passage::Passage;
 use crate::time::Time;
 
 impl<P: Packet> Engine<P> {
@@ -131,6 +132,7 @@ impl<P: Packet> Engine<P> {
             Read::Arp => None,
         };
         let verdict = match next_hop {
+            None if self.turns_back(&read) => return self.turn_own(packet, &read, now, pool, out),
             None => Drop::NoRoute.into(),
             Some(next_hop) => match self.resolve(&next_hop, out) {
                 Ok(adjacency) => Verdict::Transmit(adjacency),
@@ -165,14 +167,14 @@ impl<P: Packet> Engine<P> {
         if self.neighbours.wants_epoch() {
             self.begin_epoch();
         }
-        while let Some(Held { packet, ingress }) = self.neighbours.release(&mut waiting) {
+        while let Some(Held { packet, ingress, passage }) = self.neighbours.release(&mut waiting) {
             self.counters.held.sub(1);
             match (update.state, ingress) {
                 (NeighbourState::Failed, Some(ingress)) => self.fail(ingress, packet, now, pool, out),
                 (NeighbourState::Failed, None) => {
                     self.drop(packet, Drop::NeighbourFailed, out);
                 }
-                (_, Some(ingress)) => self.again(ingress, packet, now, pool, out),
+                (_, Some(ingress)) => self.again(ingress, packet, passage, now, pool, out),
                 (_, None) => self.send_own(packet, now, pool, out),
             }
         }
@@ -183,6 +185,7 @@ impl<P: Packet> Engine<P> {
         &mut self,
         ingress: InterfaceId,
         packet: P,
+        passage: Passage,
         now: Time,
         pool: &mut L,
         out: &mut Output<P>,
@@ -193,11 +196,7 @@ impl<P: Packet> Engine<P> {
         };
         let mut prepared = Prepared::UNREAD;
         self.prepare(port, &packet, &mut prepared);
-        match self.elsewhere(&prepared) {
-            None => self.walk(packet, &prepared, true, now, pool, out),
-            // Its shard has moved while it waited.
-            Some(shard) => self.hand_over(packet, port, shard, 0, out),
-        }
+        self.resume(packet, port, prepared, passage, true, now, pool, out);
     }
 
     /// The neighbour that a packet waited for does not answer.

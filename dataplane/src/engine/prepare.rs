@@ -41,7 +41,10 @@ impl<P: Packet> Engine<P> {
                     prepared.read = Ok(Read::Four(view));
                     prepared.target = self.plan.target4(view.destination);
                     prepared.flow = self.flow(interface.zone, &view, prepared.target);
-                    if view.transport == Transport::IcmpError && self.owned != ShardSet::ALL {
+                    if view.transport == Transport::IcmpError
+                        && view.fragment == Fragment::Whole
+                        && self.owned != ShardSet::ALL
+                    {
                         prepared.quoted = self.quoted_owner(interface.zone, frame, &view, prepared.target);
                     }
                 }
@@ -59,8 +62,14 @@ impl<P: Packet> Engine<P> {
     /// The session look-up of a packet: whose shard, which side, by what (design rule 3).
     #[inline(always)]
     pub(super) fn flow(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
+        if view.fragment == Fragment::Whole { self.flow_of(zone, view, target) } else { None }
+    }
+
+    /// The same of a packet that may be a fragment to which its ports are lent.
+    #[inline(always)]
+    pub(super) fn flow_of(&self, zone: ZoneId, view: &View4, target: Option<Target>) -> Option<Flow> {
         let query = matches!(view.transport, Transport::Tcp(_) | Transport::Udp | Transport::IcmpQuery(_));
-        let proto = Proto::from_ip(view.protocol).filter(|_| query && view.fragment == Fragment::Whole)?;
+        let proto = Proto::from_ip(view.protocol).filter(|_| query)?;
         let packet = tuple_of(view);
         let (shard, direction, tuple) = match target.and_then(|target| target.external_id(view.destination)) {
             Some(id) => (self.owner(id, proto, packet.destination_port)?, Direction::Inbound, packet.reversed()),
@@ -85,12 +94,20 @@ impl<P: Packet> Engine<P> {
     }
 
     /// The shard of the flow that an ICMP error quotes: where `errors` will look for its session. Checksums are left to that.
-    fn quoted_owner(&self, zone: ZoneId, frame: &[u8], view: &View4, target: Option<Target>) -> Option<ShardId> {
+    pub(super) fn quoted_owner(
+        &self,
+        zone: ZoneId,
+        frame: &[u8],
+        view: &View4,
+        target: Option<Target>,
+    ) -> Option<ShardId> {
         let quote = icmp::read_quote(frame, view).ok()?;
         match target.and_then(|target| target.external_id(view.destination)) {
-            Some(id) => self.owner(id, quote.proto, quote.tuple.source_port),
+            Some(id) if !self.is_from_inside(zone, view.destination) => {
+                self.owner(id, quote.proto, quote.tuple.source_port)
+            }
             // The quoted packet is one that was delivered to the inside host.
-            None => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
+            _ => self.plan.policy.is_inside(zone).then(|| shard_of4(quote.tuple.destination)),
         }
     }
 }

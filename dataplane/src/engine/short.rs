@@ -20,8 +20,10 @@ use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::Segment;
 use crate::session::{Direction, FlowKey, NONE, Shard, idle_time};
+use crate::steer::passage::Passage;
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
+use crate::translate::napt;
 use crate::worker::BURST;
 
 /// What may become of a packet on the short way.
@@ -276,6 +278,10 @@ impl<P: Packet> Engine<P> {
                     None => return None,
                 };
                 if !self.owns(lane.shard) {
+                    // From inside to an external address it may have to be turned round first, by its sender's owner.
+                    if external.is_some() && ingress.is_inside {
+                        return None;
+                    }
                     lane.course = Course::Elsewhere;
                     return Some(());
                 }
@@ -326,12 +332,12 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Sends a packet, if the short way leads to its end. If not, nothing has happened, and it comes back. It has come in by
-    /// a port, and has been handed over so often.
+    /// a port.
     #[inline(always)]
     pub(super) fn take_short_way(
         &mut self,
         mut packet: P,
-        (port, hops): (PortId, u8),
+        port: PortId,
         lane: &Lane,
         (now, deadlines): (Time, &Deadlines),
         tally: &mut Tally,
@@ -343,7 +349,7 @@ impl<P: Packet> Engine<P> {
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
             Course::Elsewhere if self.is_still(lane) => {
                 self.tally_ingress(lane.ingress, packet.data().len() as u64, tally);
-                self.hand_over(packet, port, lane.shard, hops, out);
+                self.hand_over(packet, port, lane.shard, Passage::FIRST, out);
                 return None;
             }
             Course::Elsewhere | Course::Long => None,
@@ -418,6 +424,13 @@ impl<P: Packet> Engine<P> {
         ip[8] = ip[8].wrapping_sub(1);
         put16(ip, 10, sum);
         put32(ip, 12 + 4 * (direction as usize), address);
+        if ip[6] & 0x40 == 0 && direction == Direction::Outbound {
+            // It may be cut up on its way (RFC 7857 §10).
+            let (destination, protocol) = (get32(ip, 16), ip[9]);
+            if let Some(datagrams) = self.datagrams.get_mut(lane.shard.index()) {
+                napt::put_identification(ip, datagrams.identifications.next(destination, protocol));
+            }
+        }
         let delta = match direction {
             Direction::Outbound => session.transport_delta,
             Direction::Inbound => session.transport_delta.inverse(),

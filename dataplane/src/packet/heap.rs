@@ -126,13 +126,20 @@ impl Packet for HeapPacket {
 #[derive(Debug, Clone)]
 pub struct HeapPool {
     free: Arc<AtomicUsize>,
+    tailroom: usize,
 }
 
 impl HeapPool {
     /// A pool that gives at most `capacity` packets at a time.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        HeapPool { free: Arc::new(AtomicUsize::new(capacity)) }
+        HeapPool { free: Arc::new(AtomicUsize::new(capacity)), tailroom: TAILROOM }
+    }
+
+    /// The same, with room for frames of this many bytes.
+    #[must_use]
+    pub fn with_frames_of(self, bytes: usize) -> Self {
+        HeapPool { tailroom: bytes, ..self }
     }
 
     /// How many packets can still be taken.
@@ -153,7 +160,7 @@ impl PacketPool for HeapPool {
         self.free.fetch_sub(1, Ordering::Relaxed);
         let lease = Some(Lease(Arc::clone(&self.free)));
         Some(HeapPacket {
-            buffer: vec![0; HEADROOM + TAILROOM],
+            buffer: vec![0; HEADROOM + self.tailroom],
             start: HEADROOM,
             end: HEADROOM,
             rx_checksum: RxChecksum::Unknown,

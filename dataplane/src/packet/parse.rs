@@ -228,6 +228,15 @@ pub struct View4 {
     pub transport: Transport,
 }
 
+impl View4 {
+    /// Whether it is a datagram that nobody may cut up: its identification means nothing (RFC 6864 §4).
+    #[inline]
+    #[must_use]
+    pub fn is_atomic(&self) -> bool {
+        self.dont_fragment && self.fragment == Fragment::Whole
+    }
+}
+
 /// An IPv6 packet in a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct View6 {
@@ -285,7 +294,7 @@ pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
     let (transport, source_port, destination_port) = if fragment == Fragment::Later {
         (Transport::Other, 0, 0)
     } else if protocol == protocol::ICMP {
-        icmp4(payload)?
+        icmp4(payload).ok_or_else(|| short(fragment))?
     } else {
         ports(payload, protocol, fragment)?
     };
@@ -309,7 +318,7 @@ pub fn ipv4(frame: &[u8], l3: usize) -> Result<View4, Drop> {
 fn ports(payload: &[u8], protocol: u8, fragment: Fragment) -> Result<(Transport, u16, u16), Drop> {
     let transport = match protocol {
         protocol::TCP => {
-            let Some(fixed) = payload.first_chunk::<20>() else { return Err(Drop::TransportShort) };
+            let Some(fixed) = payload.first_chunk::<20>() else { return Err(short(fragment)) };
             let offset = usize::from(fixed[12] >> 4) * 4;
             if offset < 20 || (offset > payload.len() && fragment == Fragment::Whole) {
                 return Err(Drop::TransportShort);
@@ -317,7 +326,7 @@ fn ports(payload: &[u8], protocol: u8, fragment: Fragment) -> Result<(Transport,
             Transport::Tcp(fixed[13])
         }
         protocol::UDP => {
-            let Some(fixed) = payload.first_chunk::<8>() else { return Err(Drop::TransportShort) };
+            let Some(fixed) = payload.first_chunk::<8>() else { return Err(short(fragment)) };
             let length = usize::from(get16(fixed, 4));
             if length < 8 || (length > payload.len() && fragment == Fragment::Whole) {
                 return Err(Drop::TransportShort);
@@ -329,14 +338,20 @@ fn ports(payload: &[u8], protocol: u8, fragment: Fragment) -> Result<(Transport,
     Ok((transport, get16(payload, 0), get16(payload, 2)))
 }
 
+/// Why a packet that ends inside its transport header is dropped.
+#[cold]
+fn short(fragment: Fragment) -> Drop {
+    if fragment == Fragment::Whole { Drop::TransportShort } else { Drop::FragmentTiny }
+}
+
 /// The ICMPv4 type's kind, and the ports that stand for its identifier.
 #[inline]
-fn icmp4(payload: &[u8]) -> Result<(Transport, u16, u16), Drop> {
+fn icmp4(payload: &[u8]) -> Option<(Transport, u16, u16)> {
     if payload.len() < 8 {
-        return Err(Drop::TransportShort);
+        return None;
     }
     let identifier = get16(payload, 4);
-    Ok(match payload[0] {
+    Some(match payload[0] {
         8 | 13 | 15 | 17 => (Transport::IcmpQuery(true), identifier, 0),
         0 | 14 | 16 | 18 => (Transport::IcmpQuery(false), 0, identifier),
         3 | 4 | 5 | 11 | 12 => (Transport::IcmpError, 0, 0),

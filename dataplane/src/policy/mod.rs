@@ -264,6 +264,13 @@ impl Policy {
         }
     }
 
+    /// Whether anything translates datagrams from a source inside to a destination, whatever their ports: what a fragment alone
+    /// can tell.
+    #[must_use]
+    pub fn may_translate(&self, from: ZoneId, to: ZoneId, source: u32, destination: u32) -> bool {
+        self.translation(from, to, source, None, 0, destination).is_some() || self.forwarded.contains(&(source, to))
+    }
+
     /// Whether this NAT44 rule covers a source between these zones, whatever its destination.
     #[must_use]
     pub fn covers_source(&self, rule: u16, from: ZoneId, to: ZoneId, source: u32) -> bool {

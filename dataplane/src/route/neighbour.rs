@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use crate::counters::Drop;
 use crate::message::{NeighbourState, NeighbourUpdate};
 use crate::plan::{InterfaceId, Limits, MacAddr};
+use crate::steer::passage::Passage;
 
 const NIL: u32 = u32::MAX;
 
@@ -127,13 +128,15 @@ impl Way {
     pub const CLOSED: Way = Way { header: [0; HEADER_MAX], len: 0, interface: InterfaceId(u16::MAX), mtu: 0 };
 }
 
-/// A packet that waits, as it came in.
+/// A packet that waits, as it came in or as its turn has left it.
 #[derive(Debug)]
 pub struct Held<P> {
     /// The packet, unchanged.
     pub packet: P,
     /// The interface that it came in by; none for one of the gateway's own.
     pub ingress: Option<InterfaceId>,
+    /// What is to be known of it beside that.
+    pub passage: Passage,
 }
 
 #[derive(Debug)]

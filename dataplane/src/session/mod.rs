@@ -38,8 +38,9 @@ use index::{BucketArena, Index};
 use slab::{Slab, SlabArena};
 use wheel::Wheel;
 
-/// Sessions and held-down mappings that one shard's tick looks at.
-const EXPIRE_BUDGET: usize = 64;
+/// Sessions and held-down mappings that one poll looks at. Each may wait for memory ten times; so many take no longer than a
+/// few bursts of packets.
+const EXPIRE_BUDGET: usize = 16;
 
 /// The kinds of records that an index entry points to: the upper three bits of its value.
 #[derive(Clone, Copy, PartialEq, Eq)]

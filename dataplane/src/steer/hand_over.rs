@@ -17,8 +17,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::map::ShardMap;
 use super::{SHARDS, ShardId, WorkerId};
 use crate::counters::{Counters, Drop};
-use crate::plan::{InterfaceId, PortId};
-use crate::session::Shard;
+use crate::fragment::{Datagrams, Lent};
+use crate::plan::{InterfaceId, Plan, PortId};
+use crate::session::{Secret, Shard};
+use crate::time::Time;
 use crate::worker::BURST;
 
 /// How often a packet may be handed over: from the worker that received it to the owner, once more for a hairpin or because
@@ -26,12 +28,15 @@ use crate::worker::BURST;
 pub const HOPS_MAX: u8 = 8;
 
 /// What the owner is to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turn {
     /// All of it: the packet is as it came in.
+    #[default]
     First,
     /// The inbound pass of a hairpin: the packet is as its outbound pass has left it.
     Hairpin,
+    /// All that is to be done with an ICMP error of the gateway's own, about a packet that was turned round.
+    Own,
 }
 
 /// A packet for the owner of a shard. It carries no decision: its new owner reads it again, by its own plan (design rule 3).
@@ -45,6 +50,8 @@ pub struct Handed<P> {
     pub shard: ShardId,
     /// What is left to be done.
     pub turn: Turn,
+    /// Of a fragment: what the first one of its datagram said, if that is known.
+    pub lent: Option<Lent>,
     /// How often it has been handed over already, at most [`HOPS_MAX`].
     pub hops: u8,
 }
@@ -61,6 +68,17 @@ pub struct Move {
     pub to: WorkerId,
     /// While it travels, the shard. Before and after, an empty one for the place that it leaves or takes.
     pub shard: Shard,
+    /// Likewise what it knows of datagrams in fragments. Those fragments that wait come behind it as packets.
+    pub datagrams: Datagrams<()>,
+}
+
+impl Move {
+    /// The order to give a shard away, with an empty one for its place.
+    #[must_use]
+    pub fn order(id: ShardId, to: WorkerId, plan: &Plan, now: Time) -> Self {
+        let datagrams = Datagrams::new(id, &Secret::new(plan.spec.secret), plan.spec.limits.fragments);
+        Move { id, to, shard: Shard::new(id, plan, now), datagrams }
+    }
 }
 
 /// What a ring carries.
@@ -223,7 +241,14 @@ mod tests {
     use super::*;
 
     fn crossing(packet: u32) -> Crossing<u32> {
-        Crossing::Packet(Handed { packet, ingress: PortId(0), shard: ShardId(0), turn: Turn::First, hops: 1 })
+        Crossing::Packet(Handed {
+            packet,
+            ingress: PortId(0),
+            shard: ShardId(0),
+            turn: Turn::First,
+            lent: None,
+            hops: 1,
+        })
     }
 
     /// What has come, as numbers.

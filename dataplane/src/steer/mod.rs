@@ -11,6 +11,7 @@
 
 pub mod hand_over;
 pub mod map;
+pub mod passage;
 pub mod rss;
 
 pub use map::{ShardMap, ShardSet};

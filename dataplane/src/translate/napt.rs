@@ -60,6 +60,32 @@ pub fn decrement_ttl(frame: &mut [u8], view: &View4) {
     one_hop_less(header, Delta::default());
 }
 
+/// One hop more: a packet that is turned round loses its hop on the second way.
+pub fn give_hop_back(frame: &mut [u8], view: &View4) {
+    let Some(header) = header(frame, view) else { return };
+    let old = get16(header, 8);
+    put_word(header, 8, old.wrapping_add(0x0100));
+}
+
+/// Another identification (RFC 791 §3.1).
+pub fn identify(frame: &mut [u8], view: &View4, identification: u16) {
+    if let Some(header) = header(frame, view) {
+        put_identification(header, identification);
+    }
+}
+
+/// The same for an IPv4 header alone.
+pub fn put_identification(header: &mut [u8; IPV4], identification: u16) {
+    put_word(header, 4, identification);
+}
+
+/// Writes a word of the header, with what that does to its checksum.
+fn put_word(header: &mut [u8; IPV4], at: usize, new: u16) {
+    let checksum = Delta::default().word(get16(header, at), new).apply(get16(header, 10));
+    put16(header, at, new);
+    put16(header, 10, checksum);
+}
+
 /// One hop less, and the checksum of this and another change of the header.
 #[inline]
 fn one_hop_less(header: &mut [u8; IPV4], also: Delta) {

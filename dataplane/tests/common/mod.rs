@@ -3,6 +3,7 @@
 //! Packets are built and read back by `etherparse`, which computes and checks every checksum on its own.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
+pub mod fragments;
 pub mod moves;
 pub mod nic;
 pub mod recycled;

@@ -42,6 +42,12 @@ impl Moves {
         self.and("originated", n).and(error, n).sent(interface, n)
     }
 
+    /// `n` packets from the inside interface, turned round, out of the same.
+    pub fn hairpinned(self, n: i64) -> Moves {
+        let moves = self.and("received", n).and("inside-received", n).and("hairpins", n);
+        moves.and("nat44-out", n).and("nat44-in", n).sent("inside", n)
+    }
+
     fn sent(self, interface: &str, n: i64) -> Moves {
         self.and("transmitted", n).and(&format!("{interface}-transmitted"), n)
     }

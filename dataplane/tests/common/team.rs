@@ -10,7 +10,6 @@ use dataplane::message::{FromWorker, NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::packet::{HeapPacket, HeapPool, Packet};
 use dataplane::plan::{InterfaceId, Plan, Spec};
 use dataplane::pool::Leases;
-use dataplane::session::Shard;
 use dataplane::steer::hand_over::{Links, Move};
 use dataplane::steer::{ShardId, ShardMap, WorkerId};
 use dataplane::time::Time;
@@ -83,8 +82,8 @@ impl Team {
     /// Gives a shard to another worker.
     pub fn move_shard(&mut self, shard: ShardId, to: WorkerId) {
         let from = self.map.owner(shard).index();
-        let vacant = Shard::new(shard, &self.plan, self.now);
-        self.to_workers[from].send(ToWorker::Move(Box::new(Move { id: shard, to, shard: vacant }))).expect("room");
+        let order = Box::new(Move::order(shard, to, &self.plan, self.now));
+        self.to_workers[from].send(ToWorker::Move(order)).expect("room");
         self.moves += 1;
     }
 

@@ -330,6 +330,7 @@ impl Report<'_> {
         row("TCP, closing", timers.tcp_closing);
         row("ICMP query", timers.icmp);
         row("freed port, before it is used again", timers.hold_down);
+        row("fragments without the first of their datagram", timers.fragment);
         table
     }
 

@@ -51,13 +51,14 @@ impl Resolver<'_> {
         // At most 63.
         let others = u32::try_from(workers.len().saturating_sub(1).min(WORKERS_MAX)).unwrap_or(0);
         let rings = descriptors + others * RING;
-        let packets_min = rings + BUFFERS_SPARE;
+        let Text(Number(fragments)) = boot.tables.fragments;
+        let packets_min = rings + fragments + BUFFERS_SPARE;
         if packets < packets_min {
             self.problem(
                 "boot.packets",
                 format_args!(
                     "{packets} buffers do not do: the ports' descriptors and the rings to {others} other workers hold up to \
-                     {rings}, and {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
+                     {rings}, {fragments} fragments may wait (boot.tables.fragments), and {BUFFERS_SPARE} more are needed; write a number from {packets_min} to 4194304"
                 ),
             );
         }
@@ -79,7 +80,7 @@ impl Resolver<'_> {
         let tables = &boot.tables;
         let [sessions, mappings, neighbours] =
             [tables.sessions, tables.mappings, tables.neighbours].map(|Text(Number(entries))| entries);
-        self.spec.limits = Limits { sessions, mappings, neighbours, ..Limits::default() };
+        self.spec.limits = Limits { sessions, mappings, neighbours, fragments, ..Limits::default() };
         let Text(hugepages) = boot.memory.hugepages;
         Boot { cpu: Cpu { workers, control, poll }, memory: Memory { hugepages, size }, packets }
     }

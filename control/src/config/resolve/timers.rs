@@ -12,23 +12,32 @@ use crate::config::written;
 
 /// The longest idle time: longer is a mistake of units.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest that a host waits for fragments (RFC 1122 section 3.3.2).
+const FRAGMENT_MAX: Duration = Duration::from_secs(60);
 
 impl Resolver<'_> {
     /// Idle times: none below what its RFC demands.
     pub(super) fn timers(&mut self, timers: &file::Timers) {
         let defaults = Timers::default();
-        let mut timer = |key: &str, Text(time): Text<Duration>, default: Duration, least: u64, why: &str| {
-            let least = Duration::from_secs(least);
-            if time < least || time > TIMER_MAX {
-                let [time_text, least, most, default] = [time, least, TIMER_MAX, default].map(written);
-                let message = if time > TIMER_MAX {
-                    format!("{time_text} is too long; write at most {most} (default {default})")
-                } else {
-                    format!("{time_text} is too short{why}; write {least} or more (default {default})")
-                };
-                self.problem(format_args!("timers.{key}"), message);
-            }
-            time
+        let mut bounded =
+            |key: &str, Text(time): Text<Duration>, default: Duration, least: u64, most: Duration, why: &str| {
+                let least = Duration::from_secs(least);
+                if time < least || time > most {
+                    let is_long = time > most;
+                    let [time_text, least, most, default] = [time, least, most, default].map(written);
+                    let message = if is_long {
+                        format!("{time_text} is too long; write at most {most} (default {default})")
+                    } else {
+                        format!("{time_text} is too short{why}; write {least} or more (default {default})")
+                    };
+                    self.problem(format_args!("timers.{key}"), message);
+                }
+                time
+            };
+        let fragment =
+            bounded("fragment", timers.fragment, defaults.fragment, 2, FRAGMENT_MAX, " (RFC 6146 section 4)");
+        let mut timer = |key: &str, time: Text<Duration>, default: Duration, least: u64, why: &str| {
+            bounded(key, time, default, least, TIMER_MAX, why)
         };
         const UDP: &str =
             " (RFC 4787 REQ-5 allows less than 120s only to ports 0 to 1023, which `timers.udp-ports` is for)";
@@ -53,7 +62,8 @@ impl Resolver<'_> {
                 ),
             );
         }
-        self.spec.timers = Timers { udp, udp_ports, tcp_opening, tcp_established, tcp_closing, icmp, hold_down };
+        self.spec.timers =
+            Timers { udp, udp_ports, tcp_opening, tcp_established, tcp_closing, icmp, hold_down, fragment };
     }
 
     /// The gateway's own ICMP errors.

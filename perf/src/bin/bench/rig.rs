@@ -160,7 +160,7 @@ impl<P: Packet> Rig<P> {
         let plan = Arc::new(Plan::compile(spec)?);
         let leases = Arc::new(Leases::new(&plan));
         let counters = Arc::new(Counters::new(plan.spec.interfaces.len()));
-        let mut out = Output::new(plan.spec.limits.held as usize);
+        let mut out = Output::new(&plan.spec.limits);
         let mut engine = Engine::new(plan, leases, counters, now);
         for neighbour in neighbours() {
             engine.apply(neighbour, now, pool, &mut out);

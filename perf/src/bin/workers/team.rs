@@ -113,7 +113,7 @@ fn workers(eal: Eal, count: u8, flows: usize, map: &Arc<ShardMap>) -> Result<Gat
         let part = Part { shards: map.shards_of(id), workers: count, steered: false };
         let mut engine = Engine::among(part, Arc::clone(&plan), Arc::clone(&leases), counters, EPOCH);
         let mut pool = Mempool::new(eal, &MempoolConfig { packets: PACKETS, ..MempoolConfig::default() })?;
-        let mut out = Output::new(plan.spec.limits.held as usize);
+        let mut out = Output::new(&plan.spec.limits);
         for neighbour in neighbours() {
             engine.apply(neighbour, EPOCH, &mut pool, &mut out);
         }

@@ -56,7 +56,8 @@ pub fn engine(input: &[u8]) {
 fn base() -> &'static Spec {
     static BASE: OnceLock<Spec> = OnceLock::new();
     BASE.get_or_init(|| {
-        let limits = Limits { sessions: 40, mappings: 24, neighbours: 16, held_per_neighbour: 4, held: 8 };
+        let limits =
+            Limits { sessions: 40, mappings: 24, neighbours: 16, held_per_neighbour: 4, held: 8, fragments: 128 };
         let mut spec = Spec { limits, ..scene::spec() };
         for route in &mut spec.routes {
             if route.prefix.len == 0 {
@@ -100,7 +101,7 @@ impl Bench {
         let mut answers = Vec::new();
         host.start(now, &mut answers);
         let mut bench = Bench {
-            out: Output::new(plan.spec.limits.held as usize),
+            out: Output::new(&plan.spec.limits),
             engine: Engine::new(plan, Arc::clone(&leases), Arc::clone(&counters), now),
             leases,
             counters,
