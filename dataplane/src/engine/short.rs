@@ -344,6 +344,7 @@ impl<P: Packet> Engine<P> {
         out: &mut Output<P>,
     ) -> Option<P> {
         let sent = match lane.course {
+            Course::Session if lane.guess == NONE => self.pass_unruled(&mut packet, lane, tally),
             Course::Session => self.pass_session(&mut packet, lane, (now, deadlines), tally),
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
@@ -448,6 +449,25 @@ impl<P: Packet> Engine<P> {
         }
         tally.translated[direction as usize] += 1;
         Some((way.interface, bytes))
+    }
+
+    /// A packet from inside that has no session, and that no rule would make one for: it is only routed.
+    #[inline(never)]
+    fn pass_unruled(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
+        let (direction, zone, proto) = (lane.direction, lane.zone, lane.proto);
+        let shard = self.shards.get(lane.shard.index())?;
+        if direction == Direction::Inbound || shard.find(lane.hash, direction, lane.key, proto).is_some() {
+            return None;
+        }
+        let (source, destination) = lane.addresses();
+        #[allow(clippy::cast_possible_truncation)] // the lower half
+        let port = lane.key.ports as u16;
+        let policy = &self.plan.policy;
+        let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
+        let to = self.zone(next_hop.interface());
+        let ruled = policy.translation(zone, to, source, Some(proto), port, destination).is_some()
+            || policy.is_closed(zone, to, destination);
+        if ruled { None } else { self.pass_route4(packet, lane, tally) }
     }
 
     /// A packet between zones that nothing is translated between.

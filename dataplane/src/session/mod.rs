@@ -27,6 +27,7 @@ pub use record::{Direction, FlowKey, Mapping, NONE, Permission, Session, Subscri
 use std::hash::Hasher;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
 use crate::counters::{Counters, Drop, SessionClass};
@@ -710,13 +711,16 @@ impl Shard {
 
     /// Ends what is past its deadline, in bounded work. True if there may be more.
     pub fn expire(&mut self, context: &mut Context) -> bool {
-        let mut budget = EXPIRE_BUDGET;
-        while budget > 0
+        let mut due = ArrayVec::<u32, EXPIRE_BUDGET>::new();
+        while !due.is_full()
             && let Some(id) = self.timers.next_due(&mut self.sessions, context.now)
         {
-            budget -= 1;
-            let Some(session) = self.sessions.get(id) else { continue };
-            let deadline = session.deadline;
+            due.push(id);
+        }
+        self.prefetch_ends(context, &due);
+        let mut budget = due.remaining_capacity();
+        for id in due {
+            let Some(deadline) = self.sessions.get(id).map(|session| session.deadline) else { continue };
             if deadline <= context.now {
                 context.counters.session_timeouts.add(1);
                 self.remove_session(context, id);
@@ -737,6 +741,28 @@ impl Shard {
             }
         }
         budget == 0
+    }
+}
+
+impl Shard {
+    /// Fetches what ending these sessions will touch: each depends on the one before, so all of them go step by step.
+    fn prefetch_ends(&self, context: &Context, due: &[u32]) {
+        for &id in due {
+            self.sessions.prefetch(id);
+        }
+        let ends = || due.iter().filter_map(|&id| self.sessions.get(id)).filter(|it| it.deadline <= context.now);
+        for session in ends() {
+            for (hash, _) in session_entries(context.secret, session) {
+                self.flows.prefetch(hash);
+            }
+            self.mappings.prefetch(session.mapping);
+        }
+        for mapping in ends().filter_map(|session| self.mappings.get(session.mapping)) {
+            for (hash, _) in mapping_entries(context.secret, mapping) {
+                self.index.prefetch(hash);
+            }
+            self.subscribers.prefetch(mapping.subscriber);
+        }
     }
 }
 
