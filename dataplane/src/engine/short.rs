@@ -499,6 +499,7 @@ impl<P: Packet> Engine<P> {
         Some((way.interface, bytes))
     }
 
+    /// A UDP datagram over IPv6, which is only ever routed.
     #[inline(never)]
     fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<(InterfaceId, u64)> {
         let l3 = usize::from(lane.l3);
