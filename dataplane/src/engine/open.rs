@@ -226,7 +226,7 @@ impl<P: Packet> Engine<P> {
         let outside_hash = self.secret.flow_hash(outside_key, flow.proto);
         let (shard, mut context) = self.shard_at(flow.shard, now);
         // Where the session will be entered too.
-        shard.prefetch_bucket(outside_hash);
+        shard.home_bucket(outside_hash);
         // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
         if let Some(id) = shard.find(inside_hash, Direction::Outbound, inside_key, flow.proto) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
@@ -251,6 +251,7 @@ impl<P: Packet> Engine<P> {
         session.zones = new.zones.into();
         session.set_opened_inside(new.opened_inside);
         session.set_inbound_refresh(new.inbound_refresh);
+        session.set_own_idle(idle != context.plan.spec.timers.udp);
         session.hops[flow.direction as usize] = hop;
         if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
             shard.abandon_mapping(&mut context, new.mapping);

@@ -122,6 +122,13 @@ impl Delta {
         Delta(!self.0)
     }
 
+    /// The difference of the rewriting, or of the rewriting undone.
+    #[inline]
+    #[must_use]
+    pub const fn undone_if(self, undone: bool) -> Self {
+        Delta(self.0 ^ 0u16.wrapping_sub(undone as u16))
+    }
+
     /// The checksum after the rewriting (RFC 1624 equation 3).
     #[inline]
     #[must_use]

@@ -35,7 +35,7 @@ use crate::plan::{Filtering, Limits, Plan, Timers};
 use crate::pool::{Leases, Ports, Proto, Want};
 use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
-use index::{BucketArena, Index};
+use index::{Bucket, BucketArena, Index};
 use slab::{Slab, SlabArena};
 use wheel::Wheel;
 
@@ -193,6 +193,22 @@ impl Arenas {
     }
 }
 
+/// The bucket that the look-up of a session begins in, while it is fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeBucket<'a>(&'a Bucket);
+
+impl HomeBucket<'_> {
+    /// That of no session.
+    pub const NONE: HomeBucket<'static> = HomeBucket(&index::EMPTY);
+
+    /// The session that a look-up with this hash will probably find; [`NONE`]: not here.
+    #[inline(always)]
+    #[must_use]
+    pub fn guess(self, hash: u32) -> u32 {
+        self.0.first_candidate(hash).map_or(NONE, |value| value & ID_MASK)
+    }
+}
+
 /// What the operations of a shard work with, besides the shard itself.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -289,18 +305,16 @@ impl Shard {
         self.mappings.iter().map(|(_, mapping)| mapping)
     }
 
-    /// Fetches the index bucket that a look-up with this hash will read.
+    /// Fetches the index bucket that a look-up with this hash will read first.
     #[inline(always)]
-    pub fn prefetch_bucket(&self, hash: u32) {
-        self.flows.prefetch(hash);
+    pub fn home_bucket(&self, hash: u32) -> HomeBucket<'_> {
+        HomeBucket(self.flows.prefetch(hash))
     }
 
-    /// Fetches the session that a look-up with this hash will probably find, and returns its id.
+    /// Fetches a session, if there is one with this number.
     #[inline(always)]
-    pub fn guess_session(&self, hash: u32) -> Option<u32> {
-        let id = self.flows.first_candidate(hash)? & ID_MASK;
+    pub fn prefetch_session(&self, id: u32) {
         self.sessions.prefetch(id);
-        Some(id)
     }
 
     /// Fetches the second bucket of those in which a look-up with this hash may end. False: there is none.
@@ -308,7 +322,7 @@ impl Shard {
         self.flows.prefetch_overflow(hash)
     }
 
-    /// What [`Shard::guess_session`] does, in the second bucket.
+    /// The session that it will probably find there, fetched.
     pub fn guess_overflow(&self, hash: u32) -> Option<u32> {
         let id = self.flows.overflow_candidate(hash)? & ID_MASK;
         self.sessions.prefetch(id);
