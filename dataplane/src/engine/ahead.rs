@@ -1,8 +1,7 @@
 //! Reading a burst ahead of its turn, so that the waits for memory overlap.
 //!
-//! First each packet is read into a [`Lane`], and has the bucket of its session fetched; when the last one is read, the
-//! first bucket has arrived, and has its session fetched; and when that of the last one is on its way, the first packet
-//! can go. What stands in a lane was true when it was read, and is only a guess at the packet's turn: those before it may
+//! Each packet is read into a [`Lane`], and has the bucket of its session fetched; a dozen packets later that has arrived,
+//! and names the session, which is fetched; and when that of the last one is on its way, the first packet can go. What stands in a lane was true when it was read, and is only a guess at the packet's turn: those before it may
 //! have ended its session, or made it.
 
 use super::Engine;
@@ -14,6 +13,9 @@ use crate::pool::Proto;
 use crate::session::{Direction, FlowKey, HomeBucket, NONE, Shard};
 use crate::steer::{ShardId, shard_of4};
 use crate::worker::BURST;
+
+/// So many packets are read from the fetching of a bucket to its first use.
+const LAG: usize = 12;
 
 /// What may become of a packet on the short way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,44 +173,47 @@ impl<P: Packet> Engine<P> {
         }
         let mut buckets = [HomeBucket::NONE; BURST];
         let mut ingress = Ingress::NONE;
-        for (((port, packet), lane), bucket) in burst.zip(lanes.iter_mut()).zip(&mut buckets) {
-            if let Some(found) = self.read_lane(port, packet, &mut ingress, lane) {
-                *bucket = found;
+        let mut missed = 0;
+        let count = burst.len();
+        for (at, (port, packet)) in burst.enumerate() {
+            if let Some(bucket) = self.read_lane(port, packet, &mut ingress, &mut lanes[at % BURST]) {
+                buckets[at % BURST] = bucket;
+            }
+            if let Some(earlier) = at.checked_sub(LAG) {
+                missed |= self.fetch_session(lanes, &buckets, earlier);
             }
         }
-        self.fetch_sessions(lanes, &buckets);
-    }
-
-    /// Has the sessions of a burst fetched, as far as their buckets, which should be there by now, name them.
-    #[inline(always)]
-    fn fetch_sessions(&self, lanes: &mut [Lane; BURST], buckets: &[HomeBucket; BURST]) {
-        let mut missed = 0u32;
-        for (at, (lane, bucket)) in lanes.iter_mut().zip(buckets).enumerate() {
-            if lane.course == Course::Session {
-                lane.guess = bucket.guess(lane.hash);
-                if lane.guess == NONE {
-                    missed |= 1 << at;
-                } else {
-                    self.shards[lane.shard.index()].prefetch_session(lane.guess);
-                }
-            }
+        for rest in count.saturating_sub(LAG)..count {
+            missed |= self.fetch_session(lanes, &buckets, rest);
         }
         if missed != 0 {
             self.fetch_further(lanes, missed);
         }
     }
 
-    /// Few sessions are in the second bucket of a list; the others are still to be made.
+    /// Has the session of a packet fetched, as far as its bucket, which should be there by now, names it. Gives the packet's bit
+    /// if it does not: few sessions are in the second bucket of a list, which is fetched; the others are still to be made.
+    #[inline(always)]
+    fn fetch_session(&self, lanes: &mut [Lane; BURST], buckets: &[HomeBucket; BURST], at: usize) -> u32 {
+        let (lane, bucket) = (&mut lanes[at % BURST], &buckets[at % BURST]);
+        if lane.course != Course::Session {
+            return 0;
+        }
+        let shard = &self.shards[lane.shard.index()];
+        lane.guess = bucket.guess(lane.hash);
+        if lane.guess != NONE {
+            shard.prefetch_session(lane.guess);
+            return 0;
+        }
+        if !shard.prefetch_overflow(lane.hash) && lane.direction == Direction::Outbound {
+            self.prefetch_opening(shard, lane);
+        }
+        1 << at % BURST
+    }
+
+    /// Has the sessions fetched that second buckets name.
     #[inline(never)]
     fn fetch_further(&self, lanes: &mut [Lane; BURST], missed: u32) {
-        let mut rest = missed;
-        while let Some(lane) = lanes.get(rest.trailing_zeros() as usize) {
-            rest &= rest - 1;
-            let shard = &self.shards[lane.shard.index()];
-            if !shard.prefetch_overflow(lane.hash) && lane.direction == Direction::Outbound {
-                self.prefetch_opening(shard, lane);
-            }
-        }
         let mut rest = missed;
         while let Some(lane) = lanes.get_mut(rest.trailing_zeros() as usize) {
             rest &= rest - 1;
@@ -220,6 +225,7 @@ impl<P: Packet> Engine<P> {
 
     /// Has fetched what is looked at first when a session is made from inside: where the mapping and the subscriber would be
     /// found, if the zone's first pool is the one.
+    #[inline(never)]
     fn prefetch_opening(&self, shard: &Shard, lane: &Lane) {
         #[allow(clippy::cast_possible_truncation)] // the lower halves
         let (source, port) = (lane.key.addresses as u32, lane.key.ports as u16);
