@@ -11,15 +11,16 @@
 
 use super::ahead::{Course, Lane};
 use super::ipv4::martian4;
-use super::{Engine, Output};
+use super::{Engine, Flow, Output};
+use crate::counters::SessionClass;
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, tcp_flags};
 use crate::plan::{InterfaceId, PortId, Timers};
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
-use crate::session::tcp::Segment;
-use crate::session::{Direction, NONE};
+use crate::session::tcp::{Segment, Tcp};
+use crate::session::{Direction, NONE, Tuple4};
 use crate::steer::passage::Passage;
 use crate::time::Time;
 use crate::translate::napt;
@@ -78,7 +79,7 @@ impl<P: Packet> Engine<P> {
     ) -> Option<P> {
         let sent = match lane.course {
             Course::Session if lane.guess != NONE => self.pass_session(&mut packet, lane, (now, deadlines), tally),
-            Course::Session => self.pass_unruled(&mut packet, lane, tally),
+            Course::Session => self.pass_new(&mut packet, lane, (now, deadlines), tally),
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
             Course::Elsewhere if self.is_still(lane) => {
@@ -176,23 +177,42 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// A packet from inside that has no session, and that no rule would make one for: it is only routed.
+    /// A packet that has no session yet. One from inside is only routed, if no rule covers it; or it is a datagram that opens
+    /// one by a rule.
     #[inline(never)]
-    fn pass_unruled(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
-        let (direction, zone, proto) = (lane.direction, lane.zone, lane.proto);
-        let shard = &self.shards[lane.shard.index()];
-        if direction == Direction::Inbound || shard.find(lane.hash, direction, lane.key, proto).is_some() {
+    fn pass_new(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        (now, deadlines): (Time, &Deadlines),
+        tally: &mut Tally,
+    ) -> Option<InterfaceId> {
+        let &Lane { direction, zone, proto, shard, hash, .. } = lane;
+        let known = self.shards[shard.index()].find(hash, direction, lane.key, proto);
+        if direction == Direction::Inbound || known.is_some() {
             return None;
         }
         let (source, destination) = lane.addresses();
-        #[allow(clippy::cast_possible_truncation)] // the lower half
-        let port = lane.key.ports as u16;
+        #[allow(clippy::cast_possible_truncation)] // the two halves
+        let (source_port, destination_port) = (lane.key.ports as u16, (lane.key.ports >> 16) as u16);
         let policy = &self.plan.policy;
         let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
         let to = self.zone(next_hop.interface());
-        let ruled = policy.translation(zone, to, source, Some(proto), port, destination).is_some()
-            || policy.is_closed(zone, to, destination);
-        if ruled { None } else { self.pass_route4(packet, lane, tally) }
+        let Some(rule) = policy.translation(zone, to, source, Some(proto), source_port, destination) else {
+            return if policy.is_closed(zone, to, destination) { None } else { self.pass_route4(packet, lane, tally) };
+        };
+        let (hop, way) = self.neighbours.recent(&next_hop);
+        if proto != Proto::Udp || lane.total > way.mtu || martian4(source, destination).is_some() {
+            return None;
+        }
+        // Whatever fails from here on fails on the long way too, where it is counted and answered.
+        self.hop = hop;
+        let tuple = Tuple4 { source, destination, source_port, destination_port };
+        let flow = Flow { shard, direction, tuple, proto, hash };
+        let new = self.mapped(&flow, rule, (zone, to), now).ok()?;
+        let (_, delta) = napt::deltas(proto, &new.inside, &new.outside);
+        let guess = self.add(&flow, &new, (SessionClass::Udp, Tcp::default()), delta, now).ok()?;
+        self.pass_session(packet, &Lane { guess, ..*lane }, (now, deadlines), tally)
     }
 
     /// A packet between zones that nothing is translated between.
@@ -203,7 +223,7 @@ impl<P: Packet> Engine<P> {
             return None;
         }
         let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
-        let way = self.neighbours.recent(&next_hop);
+        let (_, way) = self.neighbours.recent(&next_hop);
         let l3 = usize::from(lane.l3);
         // A segment that opens a connection may have to be clamped.
         let opens = lane.proto == Proto::Tcp && packet.data().get(l3 + IPV4 + 13)? & tcp_flags::SYN != 0;
@@ -234,7 +254,7 @@ impl<P: Packet> Engine<P> {
             return None;
         }
         let next_hop = self.plan.target6(destination)?.next_hop(|interface| Neighbour::ipv6(interface, destination))?;
-        let way = self.neighbours.recent(&next_hop);
+        let (_, way) = self.neighbours.recent(&next_hop);
         if lane.total > way.mtu {
             return None;
         }

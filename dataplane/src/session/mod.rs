@@ -329,11 +329,14 @@ impl Shard {
         Some(id)
     }
 
-    /// Fetches the buckets in which the mapping of an inside endpoint and its subscriber would be found.
+    /// Fetches what a new session from inside will touch first: the buckets in which the mapping of its endpoint and its
+    /// subscriber would be found, and the places that both records will get.
     pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
         let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
         self.index.prefetch(mapping);
         self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
+        self.sessions.prefetch_vacant();
+        self.mappings.prefetch_vacant();
     }
 
     /// What is in the place with this number: a session, or nothing that any packet fits.
@@ -577,7 +580,7 @@ impl Shard {
         found.ok_or(Drop::NoPort)
     }
 
-    /// Adds a session, and counts it with its mapping.
+    /// Adds a session, and counts it with its mapping. `hashes` are those of its keys, outbound and inbound.
     ///
     /// # Errors
     /// [`Drop::SessionTableFull`]; the mapping is then as before.
@@ -585,6 +588,7 @@ impl Shard {
         &mut self,
         context: &mut Context,
         mut session: Session,
+        hashes: [u32; 2],
         filtering: Filtering,
     ) -> Result<u32, Drop> {
         if context.arenas.sessions_left == 0 {
@@ -600,16 +604,16 @@ impl Shard {
             self.leave_permission(context, &session);
             return Err(Drop::SessionTableFull);
         };
-        let entries = session_entries(context.secret, &session);
+        self.timers.arm(&mut self.sessions, id, session.deadline);
         let mut enter = |(hash, kind): (u32, Kind)| {
             self.flows.insert(&mut context.arenas.session_buckets, hash, kind.value(id)).is_ok()
         };
-        if !entries.into_iter().all(&mut enter) {
+        if !hashes.into_iter().zip([Kind::Inside, Kind::Outside]).all(&mut enter) {
+            self.timers.disarm(&mut self.sessions, id);
             self.forget_session(context, id, &session);
             return Err(Drop::SessionTableFull);
         }
         context.arenas.sessions_left -= 1;
-        self.timers.arm(&mut self.sessions, id, session.deadline);
         if let Some(mapping) = self.mappings.get_mut(session.mapping) {
             mapping.sessions += 1;
         }
