@@ -208,7 +208,7 @@ impl<P: Packet> Engine<P> {
         if !shard.prefetch_overflow(lane.hash) && lane.direction == Direction::Outbound {
             self.prefetch_opening(shard, lane);
         }
-        1 << at % BURST
+        1 << (at % BURST)
     }
 
     /// Has the sessions fetched that second buckets name.
