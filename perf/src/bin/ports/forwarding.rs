@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use dataplane::stages::Stage;
 use perf::figures::{Case, Sheet, Window, grouped, spread};
 use perf::frames::{End, GATEWAY, Lengths, Traffic, Writer4, flow_ends, flow_ends6};
 use perf::machine::Part;
 use perf::matrix::{FLOWS, ROUTED};
+use perf::stages::PREFIX;
 
 use crate::Options;
 use crate::generator::{Both, Generator, PASSES, opened};
@@ -31,7 +33,7 @@ pub struct Load {
 
 /// The largest number of sessions that this run opens.
 pub fn sessions(options: &Options) -> usize {
-    let most = options.flows.unwrap_or(if options.quick { FLOWS[2] } else { FLOWS[3] });
+    let most = options.common.flows(FLOWS[2]);
     FLOWS[..4].iter().copied().filter(|&it| it <= most).max().unwrap_or(FLOWS[0])
 }
 
@@ -67,10 +69,10 @@ pub fn run(
         loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
     }
 
-    let (warm, time) = if options.quick { (50, 100) } else { (100, 500) };
+    let (warm, time) = if options.common.quick { (50, 100) } else { (100, 500) };
     let (warm, time) = (Duration::from_millis(warm), Duration::from_millis(time));
-    let rounds = options.windows.unwrap_or(if options.quick { 3 } else { 5 });
-    let mut sheet = Sheet::new(&options.only);
+    let rounds = options.common.windows();
+    let mut sheet = Sheet::new(&options.common.only);
     let mut ratios: Vec<(Case, [Vec<f64>; 3])> = Vec::new();
     for round in 0..=rounds {
         sheet.counting = round > 0;
@@ -82,6 +84,7 @@ pub fn run(
                 }
                 let mut rates = [0.0; 4];
                 let mut cycles = f64::NAN;
+                let mut stages = [0.0; Stage::ALL.len()];
                 for at in [IO, MACSWAP, load.gateway] {
                     let peer = &peers[at];
                     peer.wake()?;
@@ -100,6 +103,8 @@ pub fn run(
                         let after = peer.scrape()?;
                         let packets = after.received() - before.received();
                         cycles = (after.busy() - before.busy()) * part.frequency / packets;
+                        let (after, before) = (after.stages(), before.stages());
+                        stages = std::array::from_fn(|stage| (after[stage] - before[stage]) / packets);
                     }
                     peer.freeze()?;
                     rates[at] = rate?.into_iter().sum::<f64>() / 1e6;
@@ -110,6 +115,10 @@ pub fn run(
                 }
                 if round > 0 {
                     let case = Case::new(&format!("{what}, turnpike"), load.flows);
+                    // Of the last round.
+                    for (stage, cycles) in Stage::ALL.into_iter().zip(stages).filter(|(_, cycles)| *cycles > 0.0) {
+                        sheet.beside(&case, &format!("{PREFIX}{}", stage.name()), cycles);
+                    }
                     let at = ratios.iter().position(|(it, _)| *it == case).unwrap_or(ratios.len());
                     if at == ratios.len() {
                         ratios.push((case, Default::default()));
@@ -128,9 +137,9 @@ pub fn run(
             sheet.beside(case, what, spread(list).1);
         }
     }
-    println!("\n{}", table(&sheet));
+    println!("\n{}", sheet.list(|_| true));
     part.notes.push(format!("{rounds} rounds of {} ms each", time.as_millis()));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 pub fn routed4() -> Load {
@@ -146,21 +155,4 @@ fn routed6() -> Load {
     let out = Traffic::of6(GATEWAY[0], flows(), 78).shuffled();
     let back = Traffic::of6(GATEWAY[1], flows().map(|(inside, remote)| (remote, inside)), 78).shuffled();
     Load { name: "IPv6 routed".into(), flows: ROUTED, gateway: ROUTER, traffic: [Some(out), Some(back)] }
-}
-
-/// All cells, one a line.
-fn table(sheet: &Sheet) -> String {
-    let mut text = String::from("| case | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
-        let (name, flows) = (&cell.case.name, grouped(cell.case.flows));
-        text += &format!(
-            "| {name} | {flows} | {:.2} | {:.2} | {:.2} | {} |\n",
-            cell.median,
-            cell.lowest,
-            cell.highest,
-            beside.join(", ")
-        );
-    }
-    text
 }

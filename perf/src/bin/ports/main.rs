@@ -16,6 +16,7 @@ use generator::Generator;
 use peer::{Kind, Peer, Place};
 use perf::clock;
 use perf::machine::{Part, free_huge_mib};
+use perf::options::Common;
 
 /// Memory for the generator's packets, in MiB, and how many there are.
 const MEMORY_MIB: u32 = 256;
@@ -39,36 +40,20 @@ enum Run {
 #[derive(Debug, Parser)]
 #[command(name = "ports")]
 struct Options {
-    /// Short windows, three rounds, 64,512 flows at most: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// RFC 8219's own durations and repeats instead of short trials: hours
-    #[arg(long, conflicts_with = "quick")]
-    full: bool,
+    #[command(flatten)]
+    common: Common,
     /// The core of gateway and testpmd [default: the last one]
     #[arg(long)]
     core: Option<usize>,
     /// The generator's core [default: the last but one]
     #[arg(long)]
     generator: Option<usize>,
-    /// Rounds [default: 5]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
-    windows: Option<u8>,
     /// What to run. RFC 9693's trials come last, as they empty the tables
     #[arg(value_enum, default_values_t = [Run::Forwarding, Run::Rfc8219, Run::Rfc9693])]
     runs: Vec<Run>,
-    /// Only cases whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Only cases of at most this many flows
-    #[arg(long)]
-    flows: Option<usize>,
     /// The gateway's program; `turnpikectl` is beside it
     #[arg(long, default_value = "target/release/turnpike")]
     turnpike: PathBuf,
-    /// Puts the figures into JSON files in this directory
-    #[arg(long)]
-    out: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {

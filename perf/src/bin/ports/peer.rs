@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
+use dataplane::stages::Stage;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use perf::frames::{EXTERNAL, GATEWAY, PEER};
@@ -185,6 +186,11 @@ impl Scrape {
     /// Seconds that its workers have spent on polls with packets.
     pub fn busy(&self) -> f64 {
         self.sum("turnpike_worker_busy_seconds_total")
+    }
+
+    /// Cycles that its workers have spent on each stage of packets' way; zero unless its build counts them.
+    pub fn stages(&self) -> [f64; Stage::ALL.len()] {
+        Stage::ALL.map(|stage| self.sum(&format!("turnpike_worker_stage_cycles_total{{stage=\"{}\"", stage.name())))
     }
 
     /// What was dropped, by reason.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use perf::figures::{Case, Sheet, Window, grouped, percentile, spread};
+use perf::figures::{Case, Sheet, Window, percentile, spread};
 use perf::frames::{End, Lengths};
 use perf::machine::Part;
 use perf::matrix::ROUTED;
@@ -30,7 +30,7 @@ impl Length {
     /// The RFC's, or short ones, which are said to be short.
     pub fn of(options: &Options) -> Self {
         let seconds = Duration::from_secs_f64;
-        let (trial, latency, repeats, precision) = match (options.full, options.quick) {
+        let (trial, latency, repeats, precision) = match (options.common.full, options.common.quick) {
             (true, _) => (60.0, 120.0, 20, 0.005),
             (false, true) => (0.05, 0.1, 1, 0.2),
             (false, false) => (0.5, 1.0, 3, 0.02),
@@ -90,7 +90,7 @@ pub fn run(
             loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
         }
     }
-    let mut sheet = Sheet::new(&options.only);
+    let mut sheet = Sheet::new(&options.common.only);
     let mut gaps = Vec::new();
     for load in &mut loads {
         let peer = &peers[load.gateway];
@@ -100,8 +100,8 @@ pub fn run(
     }
     let (_, gap, worst) = spread(&gaps);
     part.notes.push(format!("the generator's own longest gap in a trial: median {gap:.0} µs, longest {worst:.0} µs"));
-    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], table(&sheet));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 fn measure(
@@ -166,20 +166,6 @@ fn measure(
         sheet.beside(&case, "Mpps each way offered", rate / 1e6);
     }
     Ok(())
-}
-
-/// All cells, one a line.
-pub fn table(sheet: &Sheet) -> String {
-    let mut text =
-        String::from("| case | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n");
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.3} {what}")).collect();
-        let (name, flows, unit) = (&cell.case.name, grouped(cell.case.flows), &cell.unit);
-        // Of twenty repeats and fewer, the lowest and the highest are the 1st and the 99th percentile.
-        let (median, p1, p99) = (cell.median, cell.lowest, cell.highest);
-        text += &format!("| {name} | {flows} | {unit} | {median:.3} | {p1:.3} | {p99:.3} | {} |\n", beside.join(", "));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::Options;
 use crate::forwarding::NAT44;
 use crate::generator::{Both, Generator, PASSES, opened};
 use crate::peer::Peer;
-use crate::rfc8219::{Length, search, table};
+use crate::rfc8219::{Length, search};
 
 /// Longer than it takes to empty a table.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +39,7 @@ pub fn run(
         length.repeats,
         grouped(sessions)
     ));
-    let mut sheet = Sheet::new(&options.only);
+    let mut sheet = Sheet::new(&options.common.only);
     // Filled to nine tenths: a pool with one address for 64,512 mappings is to be able to give each its port.
     let flows = (sessions * 9 / 10).max(1);
     for _ in 0..length.repeats {
@@ -68,8 +68,8 @@ pub fn run(
     ensure!(expired < 0.5, "{expired} sessions timed out during the trials");
     empty(peer)?;
     peer.freeze()?;
-    println!("\nRFC 9693, {}\n\n{}", part.notes[0], table(&sheet));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    println!("\nRFC 9693, {}\n\n{}", part.notes[0], sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 /// Ends all sessions. Returns how long that took.
