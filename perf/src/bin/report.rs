@@ -100,6 +100,7 @@ impl Report {
             ("Memory of a NAT44 flow, by part: bytes", self.memory()),
             ("Three tables: cycles, and bytes of a session", self.tables()),
             ("Through memif ports", self.ports("ports")),
+            ("Latency through memif ports at half of that rate, both ways: microseconds", self.latency()),
             ("Two workers against two processes of one worker: NAT44, both ways", self.list("workers")),
             ("RFC 8219, both ways", self.list("rfc8219")),
             ("RFC 9693", self.list("rfc9693")),
@@ -303,29 +304,52 @@ impl Report {
             return NOT_RUN.into();
         }
         let mut text = String::from(
-            "| traffic | flows | Mpps | io | macswap | of io | of macswap | busy cycles/packet |\n\
-             |---|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| traffic | flows | Mpps | io | macswap | generator alone | of io | of macswap | busy cycles/packet |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for cell in ours {
             let what = cell.case.name.trim_end_matches(", turnpike");
-            let other = |name: &str| {
-                let case = Case { name: format!("{what}, testpmd {name}"), ..cell.case.clone() };
-                self.cell(part, &case).map_or(NOT_RUN.into(), |it| format!("{:.2}", it.median))
+            let rate = |who: &str| {
+                let case = Case { name: format!("{what}, {who}"), ..cell.case.clone() };
+                self.cell(part, &case).map(|it| it.median)
+            };
+            let alone = rate("the generator alone");
+            let shown = |who: &str| match (rate(who), alone) {
+                (None, _) => NOT_RUN.into(),
+                (Some(rate), Some(alone)) if rate * 2.0 > alone => format!("≥ {rate:.2}"),
+                (Some(rate), _) => format!("{rate:.2}"),
             };
             let beside = |what: &str, digits: usize| {
                 cell.beside.get(what).filter(|it| it.is_finite()).map_or(NOT_RUN.into(), |it| format!("{it:.digits$}"))
             };
+            let (flows, ours, io, macswap) =
+                (grouped(cell.case.flows), shown("turnpike"), shown("testpmd io"), shown("testpmd macswap"));
             let _ = writeln!(
                 text,
-                "| {what} | {} | {:.2} | {} | {} | {} | {} | {} |",
-                grouped(cell.case.flows),
-                cell.median,
-                other("io"),
-                other("macswap"),
+                "| {what} | {flows} | {ours} | {io} | {macswap} | {} | {} | {} | {} |",
+                alone.map_or(NOT_RUN.into(), |it| format!("{it:.2}")),
                 beside("of testpmd io", 2),
                 beside("of testpmd macswap", 2),
                 beside("busy cycles/packet", 0),
             );
+        }
+        text += "\n≥: limited by the generator, which with nothing between its ports moves less than twice as much.\n";
+        text
+    }
+
+    /// How long packets are on their way through the ports.
+    fn latency(&self) -> String {
+        const AT: &str = "latency at half of the rate, ";
+        let kinds = ["Mpps each way", "least", "p50", "p99", "p99.9", "max"];
+        let cells: Vec<&Cell> = self.cells("ports").iter().filter(|it| it.case.name.starts_with(AT)).collect();
+        if cells.is_empty() {
+            return NOT_RUN.into();
+        }
+        let mut text = format!("| | flows | {} |\n|---|--:{}|\n", kinds.join(" | "), "|--:".repeat(kinds.len()));
+        for cell in cells {
+            let figures = kinds.map(|kind| cell.beside.get(kind).map_or(NOT_RUN.into(), |it| format!("{it:.2}")));
+            let (name, flows) = (cell.case.name.trim_start_matches(AT), grouped(cell.case.flows));
+            let _ = writeln!(text, "| {name} | {flows} | {} |", figures.join(" | "));
         }
         text
     }

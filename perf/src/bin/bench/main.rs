@@ -34,6 +34,8 @@ const MEMORY_MIB: u32 = 128;
 const BYTES_PER_FLOW: usize = 700;
 /// Turns in which all sessions are made, used and ended.
 const TURNS: u8 = 10;
+/// The same of a run that is neither quick nor full: each takes half a minute.
+const TURNS_OF_CORE: u8 = 3;
 /// The flows at which a full table is flooded, and bursts are timed one by one.
 const FLOODED: usize = 1_032_192;
 const CYCLES: &str = "cycles/packet";
@@ -49,7 +51,7 @@ struct Options {
     /// The core to measure on [default: the last one]
     #[arg(long)]
     core: Option<usize>,
-    /// Turns in which all sessions are made, used and ended [default: 10]
+    /// Turns in which all sessions are made, used and ended [default: 3; with --quick or --full 10]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     turns: Option<u8>,
     /// Packets on the heap instead of DPDK's: for profilers
@@ -69,7 +71,8 @@ impl Options {
     }
 
     fn turns(&self) -> u8 {
-        self.turns.unwrap_or(TURNS)
+        let common = &self.common;
+        self.turns.unwrap_or(if common.quick || common.full { TURNS } else { TURNS_OF_CORE })
     }
 
     fn flows(&self) -> usize {

@@ -199,6 +199,14 @@ impl Scrape {
     }
 }
 
+/// Two devices of the generator's that lead to each other, by a socket.
+pub fn loopback(socket: &Path, id: usize) -> [String; 2] {
+    ["server", "client"].map(|role| {
+        let id = id + usize::from(role == "client");
+        format!("net_memif{id},role={role},id=0,rsize={RING},socket-abstract=no,socket={}", socket.display())
+    })
+}
+
 fn socket(kind: Kind, directory: &Path, side: usize) -> PathBuf {
     directory.join(format!("{}-{side}.memif", kind.slug()))
 }

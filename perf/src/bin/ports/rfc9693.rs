@@ -13,9 +13,9 @@ use perf::machine::Part;
 
 use crate::Options;
 use crate::forwarding::NAT44;
-use crate::generator::{Both, Generator, PASSES, opened};
+use crate::generator::{Both, Generator, PASSES, from_sides, opened};
 use crate::peer::Peer;
-use crate::rfc8219::{Length, search};
+use crate::rfc8219::{Length, packets, search};
 
 /// Longer than it takes to empty a table.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -115,12 +115,8 @@ fn establishment(flows: usize, length: Length, peer: &Peer, generator: &mut Gene
 /// The highest rate from each of these sides at which nothing is lost.
 fn throughput(traffic: &mut Both, sides: [bool; 2], length: Length, generator: &mut Generator) -> Result<f64> {
     let mut trial = |rate: f64| -> Result<bool> {
-        let mut part: Both = [None, None];
-        (0..2).filter(|&side| sides[side]).for_each(|side| part[side] = traffic[side].take());
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of packets")]
-        let packets = (rate * length.trial.as_secs_f64()) as u64;
-        let trial = generator.pace_again(NAT44, &mut part, rate, packets.max(1));
-        (0..2).filter(|&side| sides[side]).for_each(|side| traffic[side] = part[side].take());
+        let packets = packets(rate, length.trial.as_secs_f64());
+        let trial = from_sides(traffic, sides, |part| generator.pace_again(NAT44, part, rate, packets));
         Ok(trial?.passes(0.0))
     };
     let mut most = 10_000.0;
