@@ -267,6 +267,8 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
                 }
                 Crossing::Shard(mut moving) => {
                     self.engine.process_handed(&mut self.handed, now, &mut self.pool, &mut self.out);
+                    // What they have left for the shard goes to its old owner, as the map says until now, and comes back behind it.
+                    self.flush();
                     self.engine.adopt(&mut moving);
                     self.links.map.publish(moving.id, self.links.worker);
                     self.out.events.push_back(FromWorker::Moved(moving));
@@ -286,6 +288,8 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
             self.leaving = Some(moving);
         } else if self.engine.give(&mut moving, &mut self.out) {
             self.links.send_shard(moving);
+            // What has waited for a first fragment goes behind it.
+            self.flush();
         }
     }
 
