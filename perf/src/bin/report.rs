@@ -299,7 +299,8 @@ impl Report {
     /// The gateway beside testpmd, or beside what stands for it.
     fn ports(&self, part: &str) -> String {
         let cells = self.cells(part);
-        let ours: Vec<&Cell> = cells.iter().filter(|it| it.case.name.ends_with(", turnpike")).collect();
+        let ours = cells.iter().filter(|it| it.unit == "Mpps" && it.case.name.ends_with(", turnpike"));
+        let ours: Vec<&Cell> = ours.collect();
         if ours.is_empty() {
             return NOT_RUN.into();
         }
