@@ -11,6 +11,7 @@ use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, 
 use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
 use crate::session::{Direction, FlowKey, HomeBucket, NONE, Shard};
+use crate::stages::Stage;
 use crate::steer::{ShardId, shard_of4};
 use crate::worker::BURST;
 
@@ -66,6 +67,15 @@ impl Lane {
         direction: Direction::Outbound,
         course: Course::Long,
     };
+
+    /// What the short way is, for a packet that it leads to its end.
+    pub const fn stage(&self) -> Stage {
+        match self.course {
+            Course::Session => Stage::Session,
+            Course::Route4 | Course::Route6 => Stage::Route,
+            Course::Elsewhere | Course::Long => Stage::Return,
+        }
+    }
 
     /// Source and destination address.
     pub const fn addresses(&self) -> (u32, u32) {
@@ -183,12 +193,14 @@ impl<P: Packet> Engine<P> {
                 missed |= self.fetch_session(lanes, &buckets, earlier);
             }
         }
+        self.counters.stages.end(Stage::Read, count);
         for rest in count.saturating_sub(LAG)..count {
             missed |= self.fetch_session(lanes, &buckets, rest);
         }
         if missed != 0 {
             self.fetch_further(lanes, missed);
         }
+        self.counters.stages.end(Stage::Fetch, count);
     }
 
     /// Has the session of a packet fetched, as far as its bucket, which should be there by now, names it. Gives the packet's bit

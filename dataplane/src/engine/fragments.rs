@@ -3,8 +3,8 @@
 //!
 //! From inside, and where the destination's address alone says whose it is, the shard of the flow learns the ports; toward a
 //! pool's address it is one that follows from what names the datagram (design rule 9). Fragments that come before the first
-//! one wait, and go on before it when it comes. So order is kept among fragments, and among whole packets, but not between
-//! the two.
+//! one wait, and go on before it when it comes. So order is kept among the whole packets of a flow, and among its fragments, but
+//! not between the two; and toward a pool's address, where each datagram may have another shard, among the fragments of each.
 
 use super::{Arrival, Engine, Flow, Origin, Output, Prepared, Read, Story, Verdict};
 use crate::counters::{Drop, IcmpError};

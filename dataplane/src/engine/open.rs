@@ -10,6 +10,7 @@ use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
 use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
+use crate::stages::Stage;
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
@@ -90,6 +91,7 @@ impl<P: Packet> Engine<P> {
         zones: (ZoneId, ZoneId),
         now: Time,
     ) -> Result<NewSession, Drop> {
+        self.counters.stages.end(Stage::Decide, 1);
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
             Translation::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
             Translation::Nat44(index) => {
@@ -103,6 +105,7 @@ impl<P: Packet> Engine<P> {
                 (external, made.external_port, mapping, filtering, refresh)
             }
         };
+        self.counters.stages.end(Stage::Mapping, 1);
         let outside = outside_tuple(flow.tuple, external, port);
         let (inside, rule) = (flow.tuple, rule.reference());
         Ok(NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true })
@@ -297,6 +300,7 @@ impl<P: Packet> Engine<P> {
         if added.is_err() {
             shard.abandon_mapping(&mut context, new.mapping);
         }
+        self.counters.stages.end(Stage::Open, 1);
         added
     }
 }

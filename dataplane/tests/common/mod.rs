@@ -4,8 +4,10 @@
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
 pub mod fragments;
+pub mod mix;
 pub mod moves;
 pub mod nic;
+pub mod player;
 pub mod recycled;
 pub mod scene;
 pub mod tally;

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use dataplane::counters::{Counter, Counters, Drop};
@@ -118,6 +120,41 @@ impl Team {
         }) {}
         self.check();
         std::mem::take(&mut self.frames)
+    }
+
+    /// Lets time pass; timers fire.
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.workers.iter_mut().for_each(|worker| worker.engine_mut().settle(self.now));
+    }
+
+    /// Lets every worker run in a thread of its own, as it likes, until so many packets have been received in all, and no ring
+    /// has any. Stops anyhow after a minute; [`Team::run`] does what is then left, and has what left.
+    pub fn run_free(&mut self, received: u64) {
+        let stop = AtomicBool::new(false);
+        let (now, deadline) = (self.now, Instant::now() + Duration::from_secs(60));
+        let mut workers = std::mem::take(&mut self.workers);
+        std::thread::scope(|scope| {
+            for worker in &mut workers {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let Poll { received, taken_over, messages, .. } = worker.poll_once(now);
+                        if received + taken_over + messages == 0 {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let is_quiet = || {
+                let taken_over = self.sum(|it| &it.taken_over);
+                self.sum(|it| &it.received) == received && self.handed_over() == taken_over
+            };
+            while !is_quiet() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        self.workers = workers;
     }
 
     /// One frame into a worker's queue; what leaves.
