@@ -9,7 +9,7 @@ use crate::plan::{Filtering, MidStream, ZoneId};
 use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
-use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
+use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck};
 use crate::stages::Stage;
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
@@ -238,7 +238,7 @@ impl<P: Packet> Engine<P> {
     /// One host may have two external endpoints, and one peer may use both: the inside could not tell two sessions apart, so
     /// there is no second one.
     fn make_way(&mut self, flow: &Flow, new: &NewSession, now: Time) -> Result<(), Drop> {
-        let key = FlowKey::of(&new.inside, Direction::Outbound);
+        let key = new.inside.key(Direction::Outbound);
         let hash = match flow.direction {
             Direction::Outbound => flow.hash,
             Direction::Inbound => self.secret.flow_hash(key, flow.proto),
@@ -266,11 +266,11 @@ impl<P: Packet> Engine<P> {
     ) -> Result<u32, Drop> {
         let hashes = match flow.direction {
             Direction::Outbound => {
-                let outside = FlowKey::of(&new.outside, Direction::Inbound);
+                let outside = new.outside.key(Direction::Inbound);
                 [flow.hash, self.secret.flow_hash(outside, flow.proto)]
             }
             Direction::Inbound => {
-                let inside = FlowKey::of(&new.inside, Direction::Outbound);
+                let inside = new.inside.key(Direction::Outbound);
                 [self.secret.flow_hash(inside, flow.proto), flow.hash]
             }
         };
