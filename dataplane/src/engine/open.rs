@@ -133,6 +133,13 @@ impl<P: Packet> Engine<P> {
         }
     }
 
+    /// Whether an inside endpoint has a mapping that a flow by this rule would use.
+    pub(super) fn has_mapping(&self, flow: &Flow, rule: u16) -> bool {
+        let pool = self.plan.spec.nat44.get(usize::from(rule)).map_or(0, |rule| rule.pool.0);
+        let (inside, port) = (flow.tuple.source, flow.tuple.source_port);
+        self.shards[flow.shard.index()].mapping_of_inside(&self.secret, inside, port, flow.proto, pool).is_some()
+    }
+
     /// A packet from outside without a session: through a static entry, or a mapping whose filtering admits it.
     pub(super) fn open_inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: &Flow) -> Verdict {
         let plan = &*self.plan;

@@ -194,6 +194,12 @@ impl Arenas {
         ("permissions", SlabArena::<Permission>::bytes() * slab::RECORDS),
     ];
 
+    /// Whether no more sessions can be made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.sessions_left == 0
+    }
+
     /// What no shard holds: segments of both kinds of index, of sessions, mappings, subscribers and permissions, and how many
     /// sessions and mappings may still be made.
     #[must_use]
@@ -326,10 +332,13 @@ impl Shard {
     }
 
     /// Fetches what a new session from inside will touch first: the buckets in which the mapping of its endpoint and its
-    /// subscriber would be found, and the places that both records will get.
-    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
+    /// subscriber would be found, and the places that both records will get; of a table that is full, the first alone.
+    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16, full: bool) {
         let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
         self.index.prefetch(mapping);
+        if full {
+            return;
+        }
         self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
         self.flows.records().prefetch_vacant();
         self.mappings.prefetch_vacant();
