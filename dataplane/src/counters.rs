@@ -7,6 +7,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::stages::Stages;
+
 /// A counter or gauge with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64); // worker: rw, control: ro
@@ -468,6 +470,8 @@ pub struct Counters {
     pub busy_cycles: Counter,
     /// How many such cycles a second has; zero until the worker runs. Gauge.
     pub cycles_per_second: Counter,
+    /// Where its cycles go, by stage of a packet's way, in builds that count them.
+    pub stages: Stages,
     /// By interface.
     pub interfaces: Box<[InterfaceCounters]>,
 }
@@ -523,6 +527,7 @@ impl Counters {
             poll_cycles: Counter::default(),
             busy_cycles: Counter::default(),
             cycles_per_second: Counter::default(),
+            stages: Stages::default(),
             interfaces: (0..interfaces).map(|_| InterfaceCounters::default()).collect(),
         }
     }

@@ -46,6 +46,7 @@ use crate::session::recheck::{CHUNKS, Sweep};
 use crate::session::walk::{Budget, Walk};
 use crate::session::wheel;
 use crate::session::{Arenas, Context, Direction, Secret, Shard, Tuple4};
+use crate::stages::Stage;
 use crate::steer::hand_over::{HOPS_MAX, Handed, HandedBurst, Move, Turn};
 use crate::steer::passage::Passage;
 use crate::steer::{SHARDS, ShardId, ShardSet};
@@ -392,6 +393,7 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
+        self.counters.stages.start();
         let earlier = self.counters.received.get();
         self.counters.received.add(burst.len() as u64);
         for (_, packet) in burst.iter_mut() {
@@ -407,12 +409,15 @@ impl<P: Packet> Engine<P> {
         }
         let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::RECEIVED;
+        self.counters.stages.end(Stage::Burst, 0);
         for ((port, packet), lane) in burst.drain(..).zip(&lanes) {
-            if let Some(packet) = self.take_short_way(packet, port, lane, (now, &deadlines), &mut tally, out) {
-                self.take_long_way(packet, port, &tally, now, pool, out);
+            match self.take_short_way(packet, port, lane, (now, &deadlines), &mut tally, out) {
+                None => self.counters.stages.end(lane.stage(), 1),
+                Some(packet) => self.take_long_way(packet, port, &tally, now, pool, out),
             }
         }
         self.count(tally);
+        self.counters.stages.end(Stage::Burst, 0);
     }
 
     /// Takes a burst that other workers have handed over, and leaves it empty. Its packets have been received already, and
@@ -424,19 +429,21 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
+        self.counters.stages.start();
         self.counters.taken_over.add(burst.len() as u64);
         let mut lanes = [Lane::LONG; BURST];
         self.look_ahead(burst.iter().map(|handed| (handed.ingress, &handed.packet)), &mut lanes);
         let deadlines = Deadlines::new(&self.plan.spec.timers, now);
         let mut tally = Tally::HANDED;
+        self.counters.stages.end(Stage::Burst, 0);
         for (handed, lane) in burst.drain(..).zip(&lanes) {
             let Handed { packet, ingress, turn, lent, hops, .. } = handed;
             self.hops = hops;
             match (turn, lent) {
                 (Turn::First, None) => {
-                    if let Some(packet) = self.take_short_way(packet, ingress, lane, (now, &deadlines), &mut tally, out)
-                    {
-                        self.take_long_way(packet, ingress, &tally, now, pool, out);
+                    match self.take_short_way(packet, ingress, lane, (now, &deadlines), &mut tally, out) {
+                        None => self.counters.stages.end(lane.stage(), 1),
+                        Some(packet) => self.take_long_way(packet, ingress, &tally, now, pool, out),
                     }
                 }
                 (Turn::First | Turn::Hairpin, lent) => {
@@ -450,6 +457,7 @@ impl<P: Packet> Engine<P> {
         }
         self.hops = 0;
         self.count(tally);
+        self.counters.stages.end(Stage::Burst, 0);
     }
 
     /// Whatever a packet is: reads it, and decides all from the start. It has come in by a port, and has been handed over so
@@ -464,8 +472,10 @@ impl<P: Packet> Engine<P> {
         pool: &mut L,
         out: &mut Output<P>,
     ) {
+        self.counters.stages.end(Stage::Return, 1);
         let mut prepared = Prepared::UNREAD;
         self.prepare(port, &packet, &mut prepared);
+        self.counters.stages.end(Stage::Prepare, 1);
         if let Some(id) = prepared.interface {
             self.count_ingress(tally, id, 1, packet.data().len() as u64);
         }
@@ -473,6 +483,7 @@ impl<P: Packet> Engine<P> {
             None => self.walk(packet, &prepared, false, now, pool, out),
             Some(shard) => self.hand_over(packet, port, shard, Passage::FIRST, out),
         }
+        self.counters.stages.end(Stage::Rest, 1);
     }
 
     /// Puts a shard of its own into `moving`, in exchange for the empty one that is there: what comes for it from now on goes to
@@ -626,7 +637,9 @@ impl<P: Packet> Engine<P> {
             (self.second, self.overdue) = (second, u64::MAX);
         }
         if self.overdue != 0 {
+            self.counters.stages.start();
             self.expire(now);
+            self.counters.stages.end(Stage::Expire, 0);
         }
         if self.sweep.is_some() {
             self.sweep_on(now);

@@ -4,7 +4,7 @@
 //! [`steer`] (which shard owns it), [`session`] (the flow it belongs to), [`policy`] (what to do on a miss), [`pool`]
 //! (external addresses and ports), [`translate`] (the rewriting), [`fragment`] (parts of datagrams), [`route`] (where it goes next). [`engine`] is the walk
 //! itself and [`worker`] the poll loop around it. [`plan`] is the compiled configuration that all of them read,
-//! [`counters`] what they count, [`message`] what they say to the control thread.
+//! [`counters`] what they count ([`stages`]: where cycles go), [`message`] what they say to the control thread.
 //!
 //! The engine does no I/O and owns no clock: every call takes `now`.
 #![deny(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod policy;
 pub mod pool;
 pub mod route;
 pub mod session;
+pub mod stages;
 pub mod steer;
 pub mod time;
 pub mod trace;

@@ -15,6 +15,7 @@ use crate::engine::{Engine, Output, Received};
 use crate::message::{FromWorker, ToWorker};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId};
+use crate::stages::Stage;
 use crate::steer::WorkerId;
 use crate::steer::hand_over::{self, Crossing, Crossings, HandedBurst, Links, Move};
 use crate::time::Time;
@@ -230,12 +231,16 @@ impl<D: Device, L: PacketPool<Packet = D::Packet>> Worker<D, L> {
         }
         for device in 0..self.devices.len() {
             let port = self.ports[device];
+            self.counters().stages.start();
             self.devices[device].receive(&mut self.received);
-            poll.received += self.received.len();
+            let received = self.received.len();
+            poll.received += received;
             self.burst.extend(self.received.drain(..).map(|packet| (port, packet)));
             if !self.burst.is_empty() {
+                self.counters().stages.end(Stage::Receive, received);
                 self.engine.process(&mut self.burst, now, &mut self.pool, &mut self.out);
                 self.flush();
+                self.counters().stages.end(Stage::Transmit, received);
             }
         }
         poll.more = self.engine.tick(now);

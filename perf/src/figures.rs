@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stages::PREFIX;
+
 /// A burst that took this many times its window's median was interrupted: by the kernel, or by the machine below it.
 const INTERRUPTED: u64 = 8;
 
@@ -154,11 +156,47 @@ impl Sheet {
         &self.cells
     }
 
+    /// All cells that are wanted, one a line.
+    #[must_use]
+    pub fn list(&self, wanted: impl Fn(&Cell) -> bool) -> String {
+        list(self.cells.iter().filter(|cell| wanted(cell)))
+    }
+
     /// Gives them away.
     #[must_use]
     pub fn into_cells(self) -> Vec<Cell> {
         self.cells
     }
+}
+
+/// A figure with as many digits as say something.
+#[must_use]
+pub fn shown(figure: f64) -> String {
+    match figure.abs() {
+        it if it >= 100.0 || it == 0.0 => format!("{figure:.0}"),
+        it if it >= 1.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.4}"),
+    }
+}
+
+/// Cells, one a line. What stages have taken has a table of its own.
+#[must_use]
+pub fn list<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
+    let mut text = String::from(
+        "| case | flows | frames | unit | median | lowest | highest | left out | beside |\n\
+         |---|--:|--:|---|--:|--:|--:|--:|---|\n",
+    );
+    for Cell { case, unit, median, lowest, highest, interrupted, beside, .. } in cells {
+        let others = beside.iter().filter(|(what, _)| !what.starts_with(PREFIX));
+        let beside: Vec<String> = others.map(|(what, &figure)| format!("{what} {}", shown(figure))).collect();
+        let [median, lowest, highest] = [*median, *lowest, *highest].map(shown);
+        let left_out = if *interrupted > 0.0 { format!("{:.2} %", interrupted * 100.0) } else { String::new() };
+        let (name, flows, frames, beside) = (&case.name, grouped(case.flows), &case.frames, beside.join(", "));
+        text += &format!(
+            "| {name} | {flows} | {frames} | {unit} | {median} | {lowest} | {highest} | {left_out} | {beside} |\n"
+        );
+    }
+    text
 }
 
 /// Lowest, median and highest.

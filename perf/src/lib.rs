@@ -2,6 +2,7 @@
 //!
 //! - `bench` measures the engine alone, on one core;
 //! - `ports` measures the running gateway through its ports, against testpmd in its place;
+//! - `tables` measures the engine's flow table beside two others;
 //! - `workers` measures several workers against as many processes of one;
 //! - `report` puts the figures of all into tables and plots.
 //!
@@ -13,5 +14,7 @@ pub mod figures;
 pub mod frames;
 pub mod machine;
 pub mod matrix;
+pub mod options;
 pub mod plot;
 pub mod scene;
+pub mod stages;

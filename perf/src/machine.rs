@@ -124,6 +124,12 @@ pub fn available_mib() -> u64 {
     mib("/proc/meminfo", "MemAvailable")
 }
 
+/// Memory of this process that is in use, reserved huge pages included, in MiB.
+#[must_use]
+pub fn resident_mib() -> u64 {
+    ["VmRSS", "HugetlbPages"].map(|name| mib("/proc/self/status", name)).iter().sum()
+}
+
 /// Memory of this process on huge pages, in MiB: those that the kernel has put there, and those that were reserved.
 #[must_use]
 pub fn huge_mib() -> (u64, u64) {

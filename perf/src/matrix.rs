@@ -21,6 +21,19 @@ pub const ENGINE: [(&str, &[usize]); 12] = [
     ("a poll's tick", &FLOWS),
 ];
 
+/// Sessions in the tables that are compared.
+pub const TABLES: [usize; 4] = [1024, 65_536, 1_048_576, 10_485_760];
+
+/// What is the lowest of its rounds: the longest insertion.
+pub const WORST: &str = "worst insertion";
+
+/// The rows of a turn in which all sessions are made, used and ended.
+pub const TURN: [&str; 3] = ["turn: new session", "turn: hit", "turn: end of a session"];
+/// The memory in use after a turn, and of a flow by part, each name behind this.
+pub const RESIDENT: &str = "turn: resident memory";
+/// See [`RESIDENT`].
+pub const MEMORY: &str = "memory: ";
+
 /// Frames of the NAT44 rows whose length is varied; 1,008 flows.
 pub const FRAMES: [&str; 4] = ["64", "512", "1518", "IMIX"];
 

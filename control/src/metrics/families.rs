@@ -305,6 +305,13 @@ fn workers(page: &mut Page, state: &State) {
     page.counter("worker_hand_over_packets_total", help, ["from", "to"], pairs(|c| &c.handed_over));
     let help = "Packets lost because the ring from a worker to another was full; also in drops_total.";
     page.counter("worker_hand_over_drops_total", help, ["from", "to"], pairs(|c| &c.hand_over_drops));
+    let mut spent = Vec::new();
+    for (index, worker) in state.workers.iter().enumerate() {
+        let labels = |name: &str| [index.to_string(), name.to_owned()];
+        spent.extend(worker.stages.totals().map(|(stage, it)| (labels(stage.name()), number(it.cycles.get()))));
+    }
+    let help = "Processor cycles that a worker spent on a stage of its packets' way.";
+    page.counter("worker_stage_cycles_total", help, ["worker", "stage"], spent);
 }
 
 fn sessions(page: &mut Page, state: &State) {

@@ -10,6 +10,7 @@ use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
 use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
+use crate::stages::Stage;
 use crate::steer::shard_of4;
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
@@ -65,6 +66,7 @@ impl<P: Packet> Engine<P> {
         rule: Translation,
         zone: ZoneId,
     ) -> Result<(Tuple4, (Delta, Delta)), Verdict> {
+        self.counters.stages.end(Stage::Decide, 1);
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
             Translation::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
             Translation::Nat44(index) => {
@@ -89,12 +91,15 @@ impl<P: Packet> Engine<P> {
                 (external, made.external_port, mapping, filtering, refresh)
             }
         };
+        self.counters.stages.end(Stage::Mapping, 1);
         let outside = outside_tuple(flow.tuple, external, port);
         let rule = rule.reference();
         let inside = flow.tuple;
         let zones = (at.zone, zone);
         let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
-        match self.open(at.packet.data(), view, flow, new, at.now) {
+        let opened = self.open(at.packet.data(), view, flow, new, at.now);
+        self.counters.stages.end(Stage::Open, 1);
+        match opened {
             Ok(deltas) => Ok((outside, deltas)),
             // The flow is there, and this packet came from another zone: its sender is not who it says.
             Err(Drop::FlowConflict) => Err(Drop::FlowConflict.into()),

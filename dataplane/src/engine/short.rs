@@ -20,6 +20,7 @@ use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::Segment;
 use crate::session::{Direction, FlowKey, NONE, Shard, idle_time};
+use crate::stages::Stage;
 use crate::steer::passage::Passage;
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
@@ -75,6 +76,15 @@ impl Lane {
         direction: Direction::Outbound,
         course: Course::Long,
     };
+
+    /// What the short way is, for a packet that it leads to its end.
+    pub(super) const fn stage(&self) -> Stage {
+        match self.course {
+            Course::Session => Stage::Session,
+            Course::Route4 | Course::Route6 => Stage::Route,
+            Course::Elsewhere | Course::Long => Stage::Return,
+        }
+    }
 
     /// Source and destination address.
     const fn addresses(&self) -> (u32, u32) {
@@ -196,7 +206,9 @@ impl<P: Packet> Engine<P> {
         for ((port, packet), lane) in burst.zip(lanes.iter_mut()) {
             let _ = self.read_lane(port, packet, &mut ingress, lane);
         }
+        self.counters.stages.end(Stage::Read, count);
         self.fetch_sessions(lanes.get_mut(..count).unwrap_or_default());
+        self.counters.stages.end(Stage::Fetch, count);
     }
 
     /// Has the sessions of a burst fetched, as far as their buckets, which should be there by now, name them.

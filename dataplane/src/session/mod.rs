@@ -176,6 +176,16 @@ impl Arenas {
         self.permissions.make_room(workers * self.permissions.free());
     }
 
+    /// What the first six figures of [`Arenas::free`] count, and the bytes that each of these segments takes.
+    pub const SEGMENTS: [(&'static str, usize); 6] = [
+        ("index of the sessions", BucketArena::bytes()),
+        ("index of all else", BucketArena::bytes()),
+        ("sessions", SlabArena::<Session>::bytes() * slab::RECORDS),
+        ("mappings", SlabArena::<Mapping>::bytes() * slab::RECORDS),
+        ("subscribers", SlabArena::<Subscriber>::bytes() * slab::RECORDS),
+        ("permissions", SlabArena::<Permission>::bytes() * slab::RECORDS),
+    ];
+
     /// What no shard holds: segments of both kinds of index, of sessions, mappings, subscribers and permissions, and how many
     /// sessions and mappings may still be made.
     #[must_use]

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use perf::figures::{Case, Cell, grouped};
+use dataplane::stages::Stage;
+use perf::figures::{self, Case, Cell, grouped, shown};
 use perf::frames::Lengths;
 use perf::machine::Part;
-use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, ROUTED};
+use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, TABLES, TURN, WORST};
 use perf::plot::{self, Scale, Series};
+use perf::stages::PREFIX;
 
 /// Puts the figures of a directory into results.json, results.md and plots, and prints the tables.
 #[derive(Debug, Parser)]
@@ -23,7 +25,7 @@ struct Options {
 }
 
 /// The parts of a run, in the order of the report.
-const PARTS: [&str; 5] = ["engine", "ports", "workers", "rfc8219", "rfc9693"];
+const PARTS: [&str; 6] = ["engine", "tables", "ports", "workers", "rfc8219", "rfc9693"];
 /// What stands for a cell that was not run.
 const NOT_RUN: &str = "-";
 /// A line of 100 Gbit/s, in bits a second, and what each frame takes of it beside its bytes: preamble and gap.
@@ -91,14 +93,19 @@ impl Report {
             ("Engine alone, by length of frames: cycles per packet", self.frames()),
             ("Engine alone: instructions per packet, 1,008 flows", self.instructions()),
             ("New sessions and their end: cycles each", self.sessions()),
+            ("Where the cycles go: by stage, for each packet (`STAGES=1`)", self.stages()),
             ("A poll of 32 packets: cycles", self.polls()),
             ("A flood of new flows into a full table: cycles per packet", self.flood()),
+            ("All sessions made, used and ended, over and over", self.turns()),
+            ("Memory of a NAT44 flow, by part: bytes", self.memory()),
+            ("Three tables: cycles, and bytes of a session", self.tables()),
             ("Through memif ports", self.ports("ports")),
+            ("Latency through memif ports at half of that rate, both ways: microseconds", self.latency()),
             ("Two workers against two processes of one worker: NAT44, both ways", self.list("workers")),
             ("RFC 8219, both ways", self.list("rfc8219")),
             ("RFC 9693", self.list("rfc9693")),
             ("One core to a line of 100 Gbit/s", self.model()),
-            ("Every figure of the engine", self.details()),
+            ("Every figure of the engine", self.list("engine")),
         ];
         for (title, table) in tables {
             let _ = writeln!(text, "\n### {title}\n\n{}", table.trim_end());
@@ -166,6 +173,38 @@ impl Report {
         })
     }
 
+    /// The cases of which the cycles were counted by stage.
+    fn stages(&self) -> String {
+        let mut text = String::new();
+        let of = |stage: &Stage| format!("{PREFIX}{}", stage.name());
+        let there =
+            |stage: &Stage| self.parts.iter().flat_map(|it| &it.cells).any(|it| it.beside.contains_key(&of(stage)));
+        let stages: Vec<Stage> = Stage::ALL.into_iter().filter(there).collect();
+        if stages.is_empty() {
+            return NOT_RUN.into();
+        }
+        let heads: Vec<&str> = stages.iter().map(|it| it.name()).collect();
+        let _ = writeln!(
+            text,
+            "| case | flows | {} | sum |\n|---|--:{}|",
+            heads.join(" | "),
+            "|--:".repeat(heads.len() + 1)
+        );
+        for (part, cell) in self.parts.iter().flat_map(|part| part.cells.iter().map(move |cell| (part, cell))) {
+            let figures: Vec<Option<&f64>> = stages.iter().map(|stage| cell.beside.get(&of(stage))).collect();
+            if figures.iter().all(Option::is_none) {
+                continue;
+            }
+            let sum: f64 = figures.iter().copied().flatten().sum();
+            let figures: Vec<String> =
+                figures.iter().map(|it| it.map_or(String::new(), |it| format!("{it:.0}"))).collect();
+            let frames = if cell.case.frames == "64" { String::new() } else { format!(", {}", cell.case.frames) };
+            let (part, name, flows) = (&part.part, &cell.case.name, grouped(cell.case.flows));
+            let _ = writeln!(text, "| {part}: {name}{frames} | {flows} | {} | {sum:.0} |", figures.join(" | "));
+        }
+        text
+    }
+
     fn polls(&self) -> String {
         let kinds = ["p50", "p99", "p99.9", "max"];
         let mut text = format!("| | flows | {} |\n|---|--:{}|\n", kinds.join(" | "), "|--:".repeat(kinds.len()));
@@ -192,37 +231,126 @@ impl Report {
         text
     }
 
+    fn turns(&self) -> String {
+        let cells = |name: &str| self.cells("engine").iter().find(|it| it.case.name == name);
+        let Some(first) = cells(TURN[0]) else { return NOT_RUN.into() };
+        let mut text = format!(
+            "| {} sessions, turn | new session, cycles | hit, cycles | end, cycles | resident afterwards, MiB |\n\
+             |--:|--:|--:|--:|--:|\n",
+            grouped(first.case.flows)
+        );
+        for turn in 0..first.windows.len() {
+            let figure = |name: &&str| {
+                cells(name).and_then(|it| it.windows.get(turn)).map_or(NOT_RUN.into(), |it| format!("{it:.0}"))
+            };
+            let figures: Vec<String> = TURN.iter().chain([&RESIDENT]).map(figure).collect();
+            let _ = writeln!(text, "| {} | {} |", turn + 1, figures.join(" | "));
+        }
+        let most = cells(TURN[2]).and_then(|it| it.beside.get("ended in a poll at most")).copied().unwrap_or(0.0);
+        let _ = writeln!(
+            text,
+            "\nNo poll ended more than {most:.0} sessions. After each turn every segment of memory was free again."
+        );
+        text
+    }
+
+    /// What shards hold when the table is full, divided by its flows.
+    fn memory(&self) -> String {
+        let parts: Vec<&Cell> = self.cells("engine").iter().filter(|it| it.case.name.starts_with(MEMORY)).collect();
+        let Some(first) = parts.first() else { return NOT_RUN.into() };
+        let mut text = format!("| {} flows, a mapping each | bytes |\n|---|--:|\n", grouped(first.case.flows));
+        for cell in &parts {
+            let _ = writeln!(text, "| {} | {:.1} |", cell.case.name.trim_start_matches(MEMORY), cell.median);
+        }
+        let sum: f64 = parts.iter().map(|it| it.median).sum();
+        let _ = writeln!(text, "| **sum** | **{sum:.1}** |");
+        text
+    }
+
+    /// The tables beside each other.
+    fn tables(&self) -> String {
+        let (mut tables, mut whats): (Vec<&str>, Vec<&str>) = Default::default();
+        for (table, what) in self.cells("tables").iter().filter_map(|it| it.case.name.split_once(": ")) {
+            tables.extend((!tables.contains(&table)).then_some(table));
+            whats.extend((!whats.contains(&what)).then_some(what));
+        }
+        if tables.is_empty() {
+            return NOT_RUN.into();
+        }
+        let heads: Vec<String> = TABLES.iter().map(|&it| grouped(it)).collect();
+        let mut text = format!("| sessions | | {} |\n|---|---{}|\n", heads.join(" | "), "|--:".repeat(heads.len()));
+        for what in whats {
+            for table in &tables {
+                let cell = |&sessions: &usize| {
+                    let cell = self.cell("tables", &Case::new(&format!("{table}: {what}"), sessions));
+                    // The worst that the table itself does: what interrupts a run is not there in each.
+                    cell.map_or(NOT_RUN.into(), |it| shown(if what == WORST { it.lowest } else { it.median }))
+                };
+                let _ = writeln!(
+                    text,
+                    "| {what} | {table} | {} |",
+                    TABLES.iter().map(cell).collect::<Vec<_>>().join(" | ")
+                );
+            }
+        }
+        text
+    }
+
     /// The gateway beside testpmd, or beside what stands for it.
     fn ports(&self, part: &str) -> String {
         let cells = self.cells(part);
-        let ours: Vec<&Cell> = cells.iter().filter(|it| it.case.name.ends_with(", turnpike")).collect();
+        let ours = cells.iter().filter(|it| it.unit == "Mpps" && it.case.name.ends_with(", turnpike"));
+        let ours: Vec<&Cell> = ours.collect();
         if ours.is_empty() {
             return NOT_RUN.into();
         }
         let mut text = String::from(
-            "| traffic | flows | Mpps | io | macswap | of io | of macswap | busy cycles/packet |\n\
-             |---|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| traffic | flows | Mpps | io | macswap | generator alone | of io | of macswap | busy cycles/packet |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for cell in ours {
             let what = cell.case.name.trim_end_matches(", turnpike");
-            let other = |name: &str| {
-                let case = Case { name: format!("{what}, testpmd {name}"), ..cell.case.clone() };
-                self.cell(part, &case).map_or(NOT_RUN.into(), |it| format!("{:.2}", it.median))
+            let rate = |who: &str| {
+                let case = Case { name: format!("{what}, {who}"), ..cell.case.clone() };
+                self.cell(part, &case).map(|it| it.median)
+            };
+            let alone = rate("the generator alone");
+            let shown = |who: &str| match (rate(who), alone) {
+                (None, _) => NOT_RUN.into(),
+                (Some(rate), Some(alone)) if rate * 2.0 > alone => format!("≥ {rate:.2}"),
+                (Some(rate), _) => format!("{rate:.2}"),
             };
             let beside = |what: &str, digits: usize| {
                 cell.beside.get(what).filter(|it| it.is_finite()).map_or(NOT_RUN.into(), |it| format!("{it:.digits$}"))
             };
+            let (flows, ours, io, macswap) =
+                (grouped(cell.case.flows), shown("turnpike"), shown("testpmd io"), shown("testpmd macswap"));
             let _ = writeln!(
                 text,
-                "| {what} | {} | {:.2} | {} | {} | {} | {} | {} |",
-                grouped(cell.case.flows),
-                cell.median,
-                other("io"),
-                other("macswap"),
+                "| {what} | {flows} | {ours} | {io} | {macswap} | {} | {} | {} | {} |",
+                alone.map_or(NOT_RUN.into(), |it| format!("{it:.2}")),
                 beside("of testpmd io", 2),
                 beside("of testpmd macswap", 2),
                 beside("busy cycles/packet", 0),
             );
+        }
+        text += "\n≥: limited by the generator, which with nothing between its ports moves less than twice as much.\n";
+        text
+    }
+
+    /// How long packets are on their way through the ports.
+    fn latency(&self) -> String {
+        const AT: &str = "latency at half of the rate, ";
+        let kinds = ["Mpps each way", "least", "p50", "p99", "p99.9", "max"];
+        let cells: Vec<&Cell> = self.cells("ports").iter().filter(|it| it.case.name.starts_with(AT)).collect();
+        if cells.is_empty() {
+            return NOT_RUN.into();
+        }
+        let mut text = format!("| | flows | {} |\n|---|--:{}|\n", kinds.join(" | "), "|--:".repeat(kinds.len()));
+        for cell in cells {
+            let figures = kinds.map(|kind| cell.beside.get(kind).map_or(NOT_RUN.into(), |it| format!("{it:.2}")));
+            let (name, flows) = (cell.case.name.trim_start_matches(AT), grouped(cell.case.flows));
+            let _ = writeln!(text, "| {name} | {flows} | {} |", figures.join(" | "));
         }
         text
     }
@@ -233,14 +361,7 @@ impl Report {
         if cells.is_empty() {
             return NOT_RUN.into();
         }
-        let mut text = String::from("| | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n");
-        for Cell { case, unit, median, lowest, highest, beside, .. } in cells {
-            let beside: Vec<String> = beside.iter().map(|(what, figure)| format!("{what} {figure:.3}")).collect();
-            let (name, flows, beside) = (&case.name, grouped(case.flows), beside.join(", "));
-            let _ =
-                writeln!(text, "| {name} | {flows} | {unit} | {median:.3} | {lowest:.3} | {highest:.3} | {beside} |");
-        }
-        text
+        figures::list(cells.iter())
     }
 
     /// How many cores a line takes: its frames a second, times the cycles of a frame, by the cycles of a core.
@@ -285,20 +406,6 @@ impl Report {
                     row(path, flows, "memif", ports(path, flows));
                 }
             }
-        }
-        text
-    }
-
-    fn details(&self) -> String {
-        let mut text = String::from(
-            "| case | flows | frames | unit | median | lowest | highest | interrupted bursts |\n\
-             |---|--:|--:|---|--:|--:|--:|--:|\n",
-        );
-        for Cell { case, unit, median, lowest, highest, interrupted, .. } in self.cells("engine") {
-            let (flows, frames) = (grouped(case.flows), &case.frames);
-            let share = interrupted * 100.0;
-            let row = format!("{flows} | {frames} | {unit} | {median:.0} | {lowest:.0} | {highest:.0} | {share:.2} %");
-            let _ = writeln!(text, "| {} | {row} |", case.name);
         }
         text
     }

@@ -1,23 +1,26 @@
 //! `bench`: what a packet costs in the engine, alone on one core (see perf/README.md).
 #![allow(clippy::cast_precision_loss)] // counts and ticks are far below 2^52
 
+mod cycles;
 mod floor;
 mod instructions;
 mod rig;
 mod sessions;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use clap::Parser;
+use cycles::{Cycles, by_part};
 use dataplane::dpdk::{Eal, EalConfig, Error, Mempool, MempoolConfig, WorkerThread, available_cores};
 use dataplane::packet::{HeapPool, Packet, PacketPool};
+use dataplane::stages::Stage;
 use floor::Floor;
 use perf::clock;
 use perf::figures::{Case, Sheet, Window, grouped};
 use perf::frames::Lengths;
 use perf::machine::{self, Part};
-use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, ROUTED};
+use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, TURN};
+use perf::options::Common;
+use perf::stages::{self, Spent};
 use rig::{Build, Headers, ROTATION, Rig, Supply, Way};
 use sessions::{Filled, Full, empty_loop};
 
@@ -29,6 +32,10 @@ const ROUNDS_OF_ONE_WINDOW: usize = 2;
 const MEMORY_MIB: u32 = 128;
 /// What a gateway of ten million sessions takes at most here, with the frames of its flows: in bytes a session.
 const BYTES_PER_FLOW: usize = 700;
+/// Turns in which all sessions are made, used and ended.
+const TURNS: u8 = 10;
+/// The same of a run that is neither quick nor full: each takes half a minute.
+const TURNS_OF_CORE: u8 = 3;
 /// The flows at which a full table is flooded, and bursts are timed one by one.
 const FLOODED: usize = 1_032_192;
 const CYCLES: &str = "cycles/packet";
@@ -39,30 +46,17 @@ const CYCLES: &str = "cycles/packet";
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Options {
-    /// A twentieth of the packets, three windows, 64,512 flows at most: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// What takes long as well: ten million flows with ten remotes each, instructions by callgrind
-    #[arg(long, conflicts_with = "quick")]
-    full: bool,
+    #[command(flatten)]
+    common: Common,
     /// The core to measure on [default: the last one]
     #[arg(long)]
     core: Option<usize>,
-    /// Windows per case [default: 5]
+    /// Turns in which all sessions are made, used and ended [default: 3; with --quick or --full 10]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
-    windows: Option<u8>,
-    /// Only cases whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Only cases of at most this many flows
-    #[arg(long, hide_default_value = true)]
-    flows: Option<usize>,
+    turns: Option<u8>,
     /// Packets on the heap instead of DPDK's: for profilers
     #[arg(long)]
     heap: bool,
-    /// Puts the figures into `engine.json` in this directory
-    #[arg(long)]
-    out: Option<PathBuf>,
     /// Only the case of this very name: for callgrind
     #[arg(long, hide = true)]
     case: Option<String>,
@@ -72,16 +66,17 @@ struct Options {
 }
 
 impl Options {
-    fn windows(&self) -> u8 {
-        self.windows.unwrap_or(if self.quick { 3 } else { 5 })
+    fn bursts(&self) -> usize {
+        self.bursts.unwrap_or(if self.common.quick { BURSTS / 20 } else { BURSTS })
     }
 
-    fn bursts(&self) -> usize {
-        self.bursts.unwrap_or(if self.quick { BURSTS / 20 } else { BURSTS })
+    fn turns(&self) -> u8 {
+        let common = &self.common;
+        self.turns.unwrap_or(if common.quick || common.full { TURNS } else { TURNS_OF_CORE })
     }
 
     fn flows(&self) -> usize {
-        self.flows.unwrap_or(if self.quick { FLOWS[2] } else { usize::MAX })
+        self.common.flows(FLOWS[2])
     }
 }
 
@@ -124,10 +119,24 @@ struct Bench<L: PacketPool> {
     sheet: Sheet,
 }
 
+/// A case, and where its cycles have gone.
+struct Measured {
+    case: Case,
+    way: Way,
+    headers: Headers,
+    spent: Spent,
+}
+
+impl Measured {
+    fn new(case: Case, way: Way, headers: Headers) -> Self {
+        Measured { case, way, headers, spent: Spent::default() }
+    }
+}
+
 /// A gateway and the cases that are measured with it.
 struct Station<P> {
     gateway: Rig<P>,
-    cases: Vec<(Case, Way, Headers)>,
+    cases: Vec<Measured>,
     /// What a poll's tick is measured as.
     tick: Option<Case>,
     floor: Option<(Case, Floor)>,
@@ -137,16 +146,19 @@ impl<P: Packet> Station<P> {
     /// A NAT44 gateway; `remark` says in what it differs from the plain one.
     fn nat44(gateway: Rig<P>, flows: usize, frames: Lengths, remark: &str, headers: Headers) -> Self {
         let case = |name: &str| Case::new(&format!("{name}{remark}"), flows).frames(frames.name());
-        let cases = vec![(case("NAT44 in→out"), Way::Out, headers), (case("NAT44 out→in"), Way::In, headers)];
+        let cases = [("NAT44 in→out", Way::Out), ("NAT44 out→in", Way::In)];
+        let cases = cases.map(|(name, way)| Measured::new(case(name), way, headers)).into();
         Station { gateway, cases, tick: None, floor: None }
     }
 }
 
 impl<L: PacketPool> Bench<L> {
     fn new(options: Options, part: Part, pool: L) -> Result<Self> {
+        let mut part = part;
+        part.notes.extend(stages::note());
         let sheet = match &options.case {
             Some(case) => Sheet::exactly(case),
-            None => Sheet::new(&options.only),
+            None => Sheet::new(&options.common.only),
         };
         Ok(Bench { part, supply: Supply::new(pool)?, sheet, options })
     }
@@ -156,13 +168,14 @@ impl<L: PacketPool> Bench<L> {
         if self.options.case.is_none() {
             self.new_sessions()?;
             self.full_table()?;
+            self.turns()?;
         }
-        if self.options.full {
+        if self.options.common.full {
             self.instructions()?;
         }
         let Bench { options, part, sheet, .. } = self;
-        println!("\n{}", table(&sheet, part.frequency));
-        part.finish(sheet.into_cells(), options.out.as_deref())
+        println!("\n{}", sheet.list(|_| true));
+        part.finish(sheet.into_cells(), options.common.out.as_deref())
     }
 
     /// Whether there is memory for a gateway of so many flows. Says what is missing.
@@ -183,14 +196,18 @@ impl<L: PacketPool> Bench<L> {
         let note = format!("tables: {anonymous} MiB on transparent huge pages; {reserved} MiB of reserved ones in all");
         println!("{note}");
         self.part.notes.push(note);
-        let (windows, bursts) = (self.options.windows(), self.options.bursts());
+        let (windows, bursts) = (self.options.common.windows(), self.options.bursts());
         let Bench { sheet, supply, .. } = self;
         // The first round warms up, and is not counted. In each, the cases take turns.
         for round in 0..=windows {
             sheet.counting = round > 0;
             for Station { gateway, cases, tick, floor } in &mut stations {
-                for (case, way, headers) in cases {
+                for Measured { case, way, headers, spent } in cases {
+                    let before = Spent::now(gateway.engine.counters());
                     sheet.add(case, CYCLES, || gateway.window(*way, *headers, bursts, supply))?;
+                    if sheet.counting {
+                        *spent += Spent::now(gateway.engine.counters()).since(&before);
+                    }
                 }
                 if let Some((case, floor)) = floor {
                     sheet.add(case, CYCLES, || anyhow::Ok(floor.window(bursts)))?;
@@ -201,8 +218,9 @@ impl<L: PacketPool> Bench<L> {
             }
         }
         for Station { gateway, cases, .. } in &stations {
-            for (case, ..) in cases {
+            for Measured { case, spent, .. } in cases {
                 sheet.beside(case, "opened", gateway.opened);
+                spent.put(sheet, case, |_| true);
                 let floor = sheet.cells().iter().find(|it| it.case == Case::new(ENGINE[10].0, case.flows));
                 // A router looks no flow up.
                 if let (Some(floor), false) = (floor.map(|it| it.median), case.name.contains("routed")) {
@@ -220,7 +238,8 @@ impl<L: PacketPool> Bench<L> {
             if rows.iter().any(|(name, _)| self.sheet.wants(name)) {
                 let gateway = Rig::router(ROUTED, configured, &mut self.supply)?;
                 let case = |row: usize| Case::new(rows[row].0, ROUTED);
-                let cases = vec![(case(0), Way::Out, Headers::Warm), (case(1), Way::In, Headers::Warm)];
+                let cases = [(0, Way::Out), (1, Way::In)];
+                let cases = cases.map(|(row, way)| Measured::new(case(row), way, Headers::Warm)).into();
                 stations.push(Station { gateway, cases, tick: None, floor: None });
             }
         }
@@ -233,7 +252,7 @@ impl<L: PacketPool> Bench<L> {
                 let gateway = Rig::nat44(&Build::of(flows), &mut self.supply)?;
                 let mut station = Station::nat44(gateway, flows, Lengths::Fixed(64), "", Headers::Warm);
                 for (row, way) in [(6, Way::Out), (7, Way::In)] {
-                    station.cases.push((Case::new(ENGINE[row].0, flows), way, Headers::Cold));
+                    station.cases.push(Measured::new(Case::new(ENGINE[row].0, flows), way, Headers::Cold));
                 }
                 if self.options.case.is_none() {
                     station.floor = Some((Case::new(ENGINE[10].0, flows), Floor::new(flows)));
@@ -241,7 +260,7 @@ impl<L: PacketPool> Bench<L> {
                 }
                 stations.push(station);
             }
-            let wants = ENGINE[8].1.contains(&flows) && (flows < FLOWS[4] || self.options.full);
+            let wants = ENGINE[8].1.contains(&flows) && (flows < FLOWS[4] || self.options.common.full);
             if shared && wants && self.fits(flows) {
                 let gateway = Rig::nat44(&Build { remotes: 10, ..Build::of(flows) }, &mut self.supply)?;
                 let remark = ", 10 remotes a mapping";
@@ -266,7 +285,7 @@ impl<L: PacketPool> Bench<L> {
         if !wants(&[opening, expiry]) && !wants(&latencies) {
             return Ok(());
         }
-        let (most, windows, bursts) = (self.options.flows(), self.options.windows(), self.options.bursts());
+        let (most, windows, bursts) = (self.options.flows(), self.options.common.windows(), self.options.bursts());
         for flows in FLOWS.into_iter().filter(|&it| (FLOWS[2]..=most).contains(&it)) {
             for percent in FILLED {
                 if !self.fits(flows) {
@@ -277,15 +296,19 @@ impl<L: PacketPool> Bench<L> {
                 let case = |name: &str| Case::new(&format!("{name}, {percent} % full"), flows);
                 let (opening, expiry) = (case(opening), case(expiry));
                 let mut share: f64 = 1.0;
+                let mut spent = Spent::default();
                 for round in 0..=windows {
-                    let window = gateway.window(if self.options.quick { 1024 } else { usize::MAX }, supply)?;
+                    let window = gateway.window(if self.options.common.quick { 1024 } else { usize::MAX }, supply)?;
                     if round > 0 {
                         sheet.add(&opening, "cycles/session", || anyhow::Ok(window.opening))?;
                         sheet.add(&expiry, "cycles/session", || anyhow::Ok(window.expiry))?;
                         share = share.min(window.share);
+                        spent += window.spent;
                     }
                 }
                 sheet.beside(&opening, "opened", share);
+                spent.put(sheet, &opening, |stage| stage != Stage::Expire);
+                spent.put(sheet, &expiry, |stage| stage == Stage::Expire);
                 if percent == FILLED[0] {
                     let [quiet, busy] = gateway.latency(bursts, supply)?;
                     let empty = empty_loop(quiet.p50, bursts);
@@ -315,7 +338,7 @@ impl<L: PacketPool> Bench<L> {
         let mut gateway = Full::new(flows, &mut self.supply)?;
         let case = |at: usize| Case::new(names[at], flows);
         let Bench { sheet, supply, options, .. } = self;
-        for round in 0..=options.windows() {
+        for round in 0..=options.common.windows() {
             sheet.counting = round > 0;
             let (alone, _) = gateway.window(false, bursts, supply)?;
             let (flooded, refused) = gateway.window(true, bursts, supply)?;
@@ -323,6 +346,31 @@ impl<L: PacketPool> Bench<L> {
                 sheet.add(&case(at), CYCLES, || anyhow::Ok(window))?;
             }
         }
+        Ok(())
+    }
+
+    /// All sessions made, used and ended, over and over.
+    fn turns(&mut self) -> Result<()> {
+        let flows = FLOWS[4].min(self.options.flows());
+        if !TURN.iter().any(|name| self.sheet.wants(name)) || !self.fits(flows) {
+            return Ok(());
+        }
+        let Bench { sheet, supply, options, .. } = self;
+        let mut cycles = Cycles::new(flows, supply)?;
+        let resident = Case::new(RESIDENT, flows);
+        let mut most_ended = 0;
+        for _ in 0..options.turns() {
+            let turn = cycles.turn(supply)?;
+            for (name, window) in TURN.iter().zip([turn.made, turn.hit, turn.ended]) {
+                sheet.put(&Case::new(name, flows), "cycles/session", window);
+            }
+            sheet.put(&resident, "MiB", Window::of(turn.resident as f64));
+            most_ended = most_ended.max(turn.most_ended);
+            for (part, bytes) in by_part(&turn.held, flows) {
+                sheet.put(&Case::new(&format!("{MEMORY}{part}"), flows), "bytes/flow", Window::of(bytes));
+            }
+        }
+        sheet.beside(&Case::new(TURN[2], flows), "ended in a poll at most", most_ended as f64);
         Ok(())
     }
 
@@ -337,29 +385,4 @@ impl<L: PacketPool> Bench<L> {
         }
         Ok(())
     }
-}
-
-/// All cells, one a line.
-fn table(sheet: &Sheet, frequency: f64) -> String {
-    let mut text = String::from(
-        "| case | flows | frames | unit | median | lowest | highest | million/s | left out | beside |\n\
-         |---|--:|--:|---|--:|--:|--:|--:|--:|---|\n",
-    );
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{what} {figure:.3}")).collect();
-        text += &format!(
-            "| {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.2} % | {} |\n",
-            cell.case.name,
-            grouped(cell.case.flows),
-            cell.case.frames,
-            cell.unit,
-            cell.median,
-            cell.lowest,
-            cell.highest,
-            frequency / cell.median / 1e6,
-            cell.interrupted * 100.0,
-            beside.join(", "),
-        );
-    }
-    text
 }

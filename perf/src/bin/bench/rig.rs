@@ -16,12 +16,15 @@ use dataplane::worker::BURST;
 use perf::clock;
 use perf::figures::Window;
 use perf::frames::{End, GATEWAY, INSIDE, Lengths, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation};
-use perf::scene::{neighbours, router, translate};
+use perf::scene::{HOLD_DOWN, SHORT, neighbours, router, translate};
 
 /// Packets in rotation: a burst's buffers come back after 255 others, as from a receive ring that is kept full.
 pub const ROTATION: usize = 8192;
 /// From one burst to the next: 32 packets of 100 ns each.
 pub const STEP: Duration = Duration::from_nanos(3200);
+
+/// Ticks after which what was to end has ended, for certain.
+pub const PATIENCE: usize = 100_000_000;
 
 /// The way of a case's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,15 @@ pub enum Headers {
     Warm,
     /// A whole rotation before.
     Cold,
+}
+
+/// What the end of sessions took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    /// In ticks.
+    pub ticks: u64,
+    /// The most that one poll has ended.
+    pub most: u64,
 }
 
 /// A NAT44 gateway to be built.
@@ -123,7 +135,7 @@ impl<P: Packet> Rig<P> {
                 },
             );
         }
-        rig.opened = replies.len() as f64 / opened as f64;
+        rig.opened = if opened > 0 { replies.len() as f64 / opened as f64 } else { 1.0 };
         let full = rig.opened > 0.9 && rig.sessions() == replies.len() as u64;
         ensure!(full, "{opened} sessions wanted, {} opened: {}", replies.len(), rig.state());
         rig.rest = rest.to_vec();
@@ -215,6 +227,30 @@ impl<P: Packet> Rig<P> {
         let start = clock::ticks();
         let more = self.engine.tick(self.now);
         (clock::ticks() - start, more)
+    }
+
+    /// Lets time pass until only so many sessions are left, and no mapping is held down.
+    pub fn expire(&mut self, stay: u64) -> Result<Ended> {
+        let mut ended = Ended::default();
+        for wait in [SHORT, HOLD_DOWN] {
+            self.now = self.now + wait + HOLD_DOWN;
+            let mut before = self.sessions();
+            for patience in 0.. {
+                let (ticks, more) = self.tick();
+                let left = self.sessions();
+                ended.ticks += ticks;
+                ended.most = ended.most.max(before - left);
+                before = left;
+                // All shards have been looked at after 64 ticks.
+                if !more && patience > 64 {
+                    break;
+                }
+                ensure!(patience < PATIENCE, "sessions do not end: {}", self.state());
+            }
+        }
+        let held = self.engine.counters().mappings_held.get();
+        ensure!(self.sessions() == stay && held == 0, "{stay} sessions should stay: {}", self.state());
+        Ok(ended)
     }
 
     /// Sends one burst through the engine and takes the packets back. Returns how long the engine took. `fill` writes each

@@ -8,16 +8,15 @@ use perf::clock;
 use perf::figures::{Window, percentile};
 use perf::frames::{End, flow_ends};
 use perf::scene::{HOLD_DOWN, SHORT, SHORT_LIVED};
+use perf::stages::Spent;
 
-use crate::rig::{Build, Rig, Supply, Way, write4};
+use crate::rig::{Build, PATIENCE, Rig, Supply, Way, write4};
 
 /// New flows of a window, in all its rounds.
 const FLOWS: usize = 20_480;
 /// New flows of a round: this part of the capacity, at most so many, and in whole bursts.
 const PART: usize = 50;
 const ROUND_MAX: usize = 32_768;
-/// Ticks after which what was to end has ended, for certain.
-const PATIENCE: usize = 100_000_000;
 
 /// A gateway whose table and pool are filled in part, and flows that are new to it.
 #[derive(Debug)]
@@ -36,6 +35,8 @@ pub struct Opened {
     pub expiry: Window,
     /// The share of the flows that got a session.
     pub share: f64,
+    /// Where the cycles have gone.
+    pub spent: Spent,
 }
 
 /// How long bursts took, in ticks: half of them at most this long, and so on.
@@ -56,7 +57,7 @@ impl Latency {
 }
 
 /// The ends of a flow that is new, and will not stay.
-fn short_lived(flow: usize) -> (End, End) {
+pub fn short_lived(flow: usize) -> (End, End) {
     let (inside, remote) = flow_ends(flow, 1);
     (inside, (remote.0, SHORT_LIVED))
 }
@@ -73,14 +74,17 @@ impl<P: Packet> Filled<P> {
         let round = (self.capacity / PART).min(ROUND_MAX).min(flows).max(BURST) / BURST * BURST;
         let (mut spent, mut ended, mut made, mut offered) = (Vec::new(), 0, 0, 0);
         let stay = self.rig.sessions();
+        let before = Spent::now(self.rig.engine.counters());
         while offered < flows.min(FLOWS.max(round)) {
             self.open(round, supply, |ticks| spent.push(ticks));
             (made, offered) = (made + self.rig.sessions() - stay, offered + round);
-            ended += self.expire(stay)?;
+            ended += self.rig.expire(stay)?.ticks;
         }
         ensure!(made > 0, "no new session: {}", self.rig.state());
         let expiry = Window::of(ended as f64 / made as f64);
-        Ok(Opened { opening: Window::new(spent, BURST), expiry, share: made as f64 / offered as f64 })
+        let stages = Spent::now(self.rig.engine.counters()).since(&before);
+        let share = made as f64 / offered as f64;
+        Ok(Opened { opening: Window::new(spent, BURST), expiry, share, spent: stages })
     }
 
     /// Offers so many new flows.
@@ -94,26 +98,6 @@ impl<P: Packet> Filled<P> {
             spent(self.rig.burst(Way::Out, BURST, supply, fill, |_| ()));
             self.rig.rest = rest;
         }
-    }
-
-    /// Lets time pass until only so many sessions are left, and no mapping is held down. Returns the ticks that it took.
-    fn expire(&mut self, stay: u64) -> Result<u64> {
-        let mut spent = 0;
-        for wait in [SHORT, HOLD_DOWN] {
-            self.rig.now = self.rig.now + wait + HOLD_DOWN;
-            for patience in 0.. {
-                let (ticks, more) = self.rig.tick();
-                spent += ticks;
-                // All shards have been looked at after 64 ticks.
-                if !more && patience > 64 {
-                    break;
-                }
-                ensure!(patience < PATIENCE, "sessions do not end: {}", self.rig.state());
-            }
-        }
-        let held = self.rig.engine.counters().mappings_held.get();
-        ensure!(self.rig.sessions() == stay && held == 0, "{stay} sessions should stay: {}", self.rig.state());
-        Ok(spent)
     }
 
     /// How long polls of a burst and a tick take: `bursts` of them while nothing ends, and then those during which all
@@ -136,7 +120,7 @@ impl<P: Packet> Filled<P> {
             ensure!(busy.len() < PATIENCE, "sessions do not end: {}", self.rig.state());
         }
         ensure!(more > 0, "no session ended: {}", self.rig.state());
-        self.expire(stay)?;
+        self.rig.expire(stay)?;
         Ok([Latency::of(quiet), Latency::of(busy)])
     }
 }

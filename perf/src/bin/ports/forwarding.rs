@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use dataplane::stages::Stage;
 use perf::figures::{Case, Sheet, Window, grouped, spread};
 use perf::frames::{End, GATEWAY, Lengths, Traffic, Writer4, flow_ends, flow_ends6};
 use perf::machine::Part;
 use perf::matrix::{FLOWS, ROUTED};
+use perf::stages::PREFIX;
 
 use crate::Options;
-use crate::generator::{Both, Generator, PASSES, opened};
+use crate::generator::{Both, Generator, PASSES, from_sides, opened};
 use crate::peer::Peer;
+use crate::rfc8219::{packets, put_latency};
 
 /// Which sides send.
 const WAYS: [(&str, [bool; 2]); 3] =
@@ -20,6 +23,8 @@ pub const IO: usize = 0;
 const MACSWAP: usize = 1;
 pub const ROUTER: usize = 2;
 pub const NAT44: usize = 3;
+/// In place of a peer: the generator's two ports lead to each other.
+const ALONE: usize = 4;
 
 /// What is forwarded, and by which peer other than testpmd.
 pub struct Load {
@@ -31,7 +36,7 @@ pub struct Load {
 
 /// The largest number of sessions that this run opens.
 pub fn sessions(options: &Options) -> usize {
-    let most = options.flows.unwrap_or(if options.quick { FLOWS[2] } else { FLOWS[3] });
+    let most = options.common.flows(FLOWS[2]);
     FLOWS[..4].iter().copied().filter(|&it| it <= most).max().unwrap_or(FLOWS[0])
 }
 
@@ -67,11 +72,11 @@ pub fn run(
         loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
     }
 
-    let (warm, time) = if options.quick { (50, 100) } else { (100, 500) };
+    let (warm, time) = if options.common.quick { (50, 100) } else { (100, 500) };
     let (warm, time) = (Duration::from_millis(warm), Duration::from_millis(time));
-    let rounds = options.windows.unwrap_or(if options.quick { 3 } else { 5 });
-    let mut sheet = Sheet::new(&options.only);
-    let mut ratios: Vec<(Case, [Vec<f64>; 3])> = Vec::new();
+    let rounds = options.common.windows();
+    let mut sheet = Sheet::new(&options.common.only);
+    let mut ratios: Vec<(Case, [Vec<f64>; 4])> = Vec::new();
     for round in 0..=rounds {
         sheet.counting = round > 0;
         for load in &mut loads {
@@ -80,43 +85,47 @@ pub fn run(
                 if !sheet.wants(&what) {
                     continue;
                 }
-                let mut rates = [0.0; 4];
+                let mut rates = [0.0; 5];
                 let mut cycles = f64::NAN;
-                for at in [IO, MACSWAP, load.gateway] {
-                    let peer = &peers[at];
-                    peer.wake()?;
-                    let is_ours = at == load.gateway;
-                    let before = is_ours.then(|| peer.scrape()).transpose()?;
-                    // The other side's traffic is put away for the time being.
-                    let mut traffic: Both = [None, None];
-                    for side in (0..2).filter(|&side| sides[side]) {
-                        traffic[side] = load.traffic[side].take();
-                    }
-                    let rate = generator.rush(at, &mut traffic, warm, time);
-                    for side in (0..2).filter(|&side| sides[side]) {
-                        load.traffic[side] = traffic[side].take();
-                    }
-                    if let Some(before) = before {
+                let mut stages = [0.0; Stage::ALL.len()];
+                for at in [IO, MACSWAP, load.gateway, ALONE] {
+                    let peer = peers.get(at);
+                    let ours = peer.filter(|_| at == load.gateway);
+                    peer.map(Peer::wake).transpose()?;
+                    let before = ours.map(Peer::scrape).transpose()?;
+                    let rate = from_sides(&mut load.traffic, sides, |traffic| generator.rush(at, traffic, warm, time));
+                    if let (Some(peer), Some(before)) = (ours, before) {
                         let after = peer.scrape()?;
                         let packets = after.received() - before.received();
                         cycles = (after.busy() - before.busy()) * part.frequency / packets;
+                        let (after, before) = (after.stages(), before.stages());
+                        stages = std::array::from_fn(|stage| (after[stage] - before[stage]) / packets);
                     }
-                    peer.freeze()?;
+                    peer.map(Peer::freeze).transpose()?;
                     rates[at] = rate?.into_iter().sum::<f64>() / 1e6;
-                    let case = Case::new(&format!("{what}, {}", peer.kind.name()), load.flows);
+                    let who = peer.map_or("the generator alone", |it| it.kind.name());
+                    let case = Case::new(&format!("{what}, {who}"), load.flows);
                     if round > 0 {
                         sheet.put(&case, "Mpps", Window::of(rates[at]));
                     }
                 }
                 if round > 0 {
                     let case = Case::new(&format!("{what}, turnpike"), load.flows);
+                    // Of the last round.
+                    for (stage, cycles) in Stage::ALL.into_iter().zip(stages).filter(|(_, cycles)| *cycles > 0.0) {
+                        sheet.beside(&case, &format!("{PREFIX}{}", stage.name()), cycles);
+                    }
                     let at = ratios.iter().position(|(it, _)| *it == case).unwrap_or(ratios.len());
                     if at == ratios.len() {
                         ratios.push((case, Default::default()));
                     }
                     let ours = rates[load.gateway];
-                    for (list, figure) in ratios[at].1.iter_mut().zip([ours / rates[IO], ours / rates[MACSWAP], cycles])
-                    {
+                    for (list, figure) in ratios[at].1.iter_mut().zip([
+                        ours / rates[IO],
+                        ours / rates[MACSWAP],
+                        cycles,
+                        ours / rates[ALONE],
+                    ]) {
                         list.push(figure);
                     }
                 }
@@ -124,13 +133,47 @@ pub fn run(
         }
     }
     for (case, lists) in &ratios {
-        for (what, list) in ["of testpmd io", "of testpmd macswap", "busy cycles/packet"].iter().zip(lists) {
+        for (what, list) in
+            ["of testpmd io", "of testpmd macswap", "busy cycles/packet", "of the generator"].iter().zip(lists)
+        {
             sheet.beside(case, what, spread(list).1);
         }
     }
-    println!("\n{}", table(&sheet));
+    latency(&mut loads, options, peers, generator, &mut sheet, part.frequency)?;
+    println!("\n{}", sheet.list(|_| true));
     part.notes.push(format!("{rounds} rounds of {} ms each", time.as_millis()));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
+}
+
+/// How long packets are on their way when each side sends half of what comes out at most.
+fn latency(
+    loads: &mut [Load],
+    options: &Options,
+    peers: &[Peer],
+    generator: &mut Generator,
+    sheet: &mut Sheet,
+    frequency: f64,
+) -> Result<()> {
+    let time = if options.common.quick { 0.1 } else { 0.5 };
+    for load in loads {
+        for at in [IO, load.gateway] {
+            let (name, who) = (&load.name, peers[at].kind.name());
+            let both = Case::new(&format!("{name} both ways, {who}"), load.flows);
+            let Some(most) = sheet.cells().iter().find(|it| it.case == both).map(|it| it.median * 1e6 / 2.0) else {
+                continue;
+            };
+            peers[at].wake()?;
+            let rate = most / 2.0;
+            let mut trial = || generator.pace_again(at, &mut load.traffic, rate, packets(rate, time));
+            // The first one warms up.
+            let trials: Result<Vec<_>> = (0..=options.common.windows()).map(|_| Ok(trial()?.delays)).skip(1).collect();
+            peers[at].freeze()?;
+            let case = Case::new(&format!("latency at half of the rate, {name}, {who}"), load.flows);
+            put_latency(sheet, &case, &trials?, frequency);
+            sheet.beside(&case, "Mpps each way", rate / 1e6);
+        }
+    }
+    Ok(())
 }
 
 pub fn routed4() -> Load {
@@ -146,21 +189,4 @@ fn routed6() -> Load {
     let out = Traffic::of6(GATEWAY[0], flows(), 78).shuffled();
     let back = Traffic::of6(GATEWAY[1], flows().map(|(inside, remote)| (remote, inside)), 78).shuffled();
     Load { name: "IPv6 routed".into(), flows: ROUTED, gateway: ROUTER, traffic: [Some(out), Some(back)] }
-}
-
-/// All cells, one a line.
-fn table(sheet: &Sheet) -> String {
-    let mut text = String::from("| case | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
-        let (name, flows) = (&cell.case.name, grouped(cell.case.flows));
-        text += &format!(
-            "| {name} | {flows} | {:.2} | {:.2} | {:.2} | {} |\n",
-            cell.median,
-            cell.lowest,
-            cell.highest,
-            beside.join(", ")
-        );
-    }
-    text
 }

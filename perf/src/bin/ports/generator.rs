@@ -45,6 +45,16 @@ struct Link {
     waiting: Burst<Mbuf>,
 }
 
+/// Lets these sides send: the other side's traffic is put away for the time being.
+pub fn from_sides<T>(traffic: &mut Both, sides: [bool; 2], send: impl FnOnce(&mut Both) -> T) -> T {
+    let mut part: Both = std::array::from_fn(|side| traffic[side].take_if(|_| sides[side]));
+    let done = send(&mut part);
+    for (mine, part) in traffic.iter_mut().zip(part) {
+        *mine = mine.take().or(part);
+    }
+    done
+}
+
 /// What a trial at a fixed rate gave.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {

@@ -16,6 +16,7 @@ use generator::Generator;
 use peer::{Kind, Peer, Place};
 use perf::clock;
 use perf::machine::{Part, free_huge_mib};
+use perf::options::Common;
 
 /// Memory for the generator's packets, in MiB, and how many there are.
 const MEMORY_MIB: u32 = 256;
@@ -24,7 +25,7 @@ const PACKETS: u32 = 32_767;
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 enum Run {
-    /// As fast as it goes, against testpmd
+    /// As fast as it goes, against testpmd, and latency at half of that
     Forwarding,
     /// Throughput, latency, delay variation, loss curve
     Rfc8219,
@@ -39,36 +40,30 @@ enum Run {
 #[derive(Debug, Parser)]
 #[command(name = "ports")]
 struct Options {
-    /// Short windows, three rounds, 64,512 flows at most: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// RFC 8219's own durations and repeats instead of short trials: hours
-    #[arg(long, conflicts_with = "quick")]
-    full: bool,
+    #[command(flatten)]
+    common: Common,
     /// The core of gateway and testpmd [default: the last one]
     #[arg(long)]
     core: Option<usize>,
     /// The generator's core [default: the last but one]
     #[arg(long)]
     generator: Option<usize>,
-    /// Rounds [default: 5]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
-    windows: Option<u8>,
-    /// What to run. RFC 9693's trials come last, as they empty the tables
-    #[arg(value_enum, default_values_t = [Run::Forwarding, Run::Rfc8219, Run::Rfc9693])]
+    /// What to run [default: forwarding; with --quick or --full all]. RFC 9693's trials come last, as they empty the tables
+    #[arg(value_enum)]
     runs: Vec<Run>,
-    /// Only cases whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Only cases of at most this many flows
-    #[arg(long)]
-    flows: Option<usize>,
     /// The gateway's program; `turnpikectl` is beside it
     #[arg(long, default_value = "target/release/turnpike")]
     turnpike: PathBuf,
-    /// Puts the figures into JSON files in this directory
-    #[arg(long)]
-    out: Option<PathBuf>,
+}
+
+impl Options {
+    fn runs(&self) -> Vec<Run> {
+        match (self.runs.is_empty(), self.common.quick || self.common.full) {
+            (false, _) => self.runs.clone(),
+            (true, false) => vec![Run::Forwarding],
+            (true, true) => vec![Run::Forwarding, Run::Rfc8219, Run::Rfc9693],
+        }
+    }
 }
 
 fn main() -> Result<()> {
@@ -105,7 +100,7 @@ fn main() -> Result<()> {
         peer.freeze()?;
         peers.push(peer);
     }
-    let work = move || -> Result<()> {
+    let work = || -> Result<()> {
         let _registered = WorkerThread::enter(eal, generator)?;
         let pool = Mempool::new(eal, &MempoolConfig { packets: PACKETS, ..MempoolConfig::default() })?;
         let mut generator = Generator::new(eal, pool, part.frequency);
@@ -114,9 +109,11 @@ fn main() -> Result<()> {
             generator.connect([0, 1].map(|side| peer.device(side, 2 * at + side)))?;
             peer.freeze()?;
         }
+        // And a pair that leads from one to the other: the generator's own rate.
+        generator.connect(peer::loopback(&directory.path().join("loopback.memif"), 2 * peers.len()))?;
         let externals = forwarding::open(sessions, &peers, &mut generator)?;
         let part = |name| Part::begin(name, part.frequency).on(&part.pages);
-        let mut runs = options.runs.clone();
+        let mut runs = options.runs();
         runs.sort_unstable();
         for run in runs {
             match run {
@@ -127,7 +124,6 @@ fn main() -> Result<()> {
         }
         Ok(())
     };
-    let done = std::thread::spawn(work).join();
-    drop(directory);
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

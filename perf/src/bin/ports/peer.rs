@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
+use dataplane::stages::Stage;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use perf::frames::{EXTERNAL, GATEWAY, PEER};
@@ -187,10 +188,23 @@ impl Scrape {
         self.sum("turnpike_worker_busy_seconds_total")
     }
 
+    /// Cycles that its workers have spent on each stage of packets' way; zero unless its build counts them.
+    pub fn stages(&self) -> [f64; Stage::ALL.len()] {
+        Stage::ALL.map(|stage| self.sum(&format!("turnpike_worker_stage_cycles_total{{stage=\"{}\"", stage.name())))
+    }
+
     /// What was dropped, by reason.
     pub fn drops(&self) -> Vec<&str> {
         self.0.lines().filter(|line| line.starts_with("turnpike_drops_total") && !line.ends_with(" 0")).collect()
     }
+}
+
+/// Two devices of the generator's that lead to each other, by a socket.
+pub fn loopback(socket: &Path, id: usize) -> [String; 2] {
+    ["server", "client"].map(|role| {
+        let id = id + usize::from(role == "client");
+        format!("net_memif{id},role={role},id=0,rsize={RING},socket-abstract=no,socket={}", socket.display())
+    })
 }
 
 fn socket(kind: Kind, directory: &Path, side: usize) -> PathBuf {

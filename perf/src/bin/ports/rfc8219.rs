@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use perf::figures::{Case, Sheet, Window, grouped, percentile, spread};
+use perf::figures::{Case, Sheet, Window, percentile, spread};
 use perf::frames::{End, Lengths};
 use perf::machine::Part;
 use perf::matrix::ROUTED;
@@ -30,7 +30,7 @@ impl Length {
     /// The RFC's, or short ones, which are said to be short.
     pub fn of(options: &Options) -> Self {
         let seconds = Duration::from_secs_f64;
-        let (trial, latency, repeats, precision) = match (options.full, options.quick) {
+        let (trial, latency, repeats, precision) = match (options.common.full, options.common.quick) {
             (true, _) => (60.0, 120.0, 20, 0.005),
             (false, true) => (0.05, 0.1, 1, 0.2),
             (false, false) => (0.5, 1.0, 3, 0.02),
@@ -62,10 +62,26 @@ pub fn search(most: f64, precision: f64, mut passes: impl FnMut(f64) -> Result<b
     Ok(low)
 }
 
-fn packets(rate: f64, time: Duration) -> u64 {
+/// Packets of so many seconds.
+pub fn packets(rate: f64, seconds: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of packets")]
-    let packets = (rate * time.as_secs_f64()) as u64;
+    let packets = (rate * seconds) as u64;
     packets.max(1)
+}
+
+/// What is said of delays beside their median.
+const DELAYS: [(&str, f64); 5] = [("least", 0.0), ("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// Puts in the median of each trial's delays, and beside it the distribution: medians of the trials.
+pub fn put_latency(sheet: &mut Sheet, case: &Case, trials: &[Vec<u64>], frequency: f64) {
+    let micros = |delays: &Vec<u64>, q| percentile(delays, q) as f64 / frequency * 1e6;
+    for delays in trials {
+        sheet.put(case, "µs", Window::of(micros(delays, 0.5)));
+    }
+    for (what, q) in DELAYS {
+        let figures: Vec<f64> = trials.iter().map(|delays| micros(delays, q)).collect();
+        sheet.beside(case, what, spread(&figures).1);
+    }
 }
 
 /// Runs everything.
@@ -78,7 +94,8 @@ pub fn run(
 ) -> Result<()> {
     let length = Length::of(options);
     part.notes.push(format!(
-        "trials of {} s, latency over {} s, {} repeats; the RFC wants 60 s, 120 s and 20",
+        "trials of {} s, latency over {} s, {} repeats, of which the lowest and the highest stand for \
+         the 1st and the 99th percentile; the RFC wants 60 s, 120 s and 20",
         length.trial.as_secs_f64(),
         length.latency.as_secs_f64(),
         length.repeats
@@ -90,7 +107,7 @@ pub fn run(
             loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
         }
     }
-    let mut sheet = Sheet::new(&options.only);
+    let mut sheet = Sheet::new(&options.common.only);
     let mut gaps = Vec::new();
     for load in &mut loads {
         let peer = &peers[load.gateway];
@@ -100,8 +117,8 @@ pub fn run(
     }
     let (_, gap, worst) = spread(&gaps);
     part.notes.push(format!("the generator's own longest gap in a trial: median {gap:.0} µs, longest {worst:.0} µs"));
-    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], table(&sheet));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 fn measure(
@@ -120,7 +137,7 @@ fn measure(
     let most = top.into_iter().fold(0.0, f64::max) * 1.2;
     ensure!(most > 0.0, "nothing comes out");
     let mut trial = |traffic: &mut Both, rate: f64, time: Duration| -> Result<Trial> {
-        let trial = generator.pace_again(*gateway, traffic, rate, packets(rate, time))?;
+        let trial = generator.pace_again(*gateway, traffic, rate, packets(rate, time.as_secs_f64()))?;
         gaps.push(micros(trial.gap));
         Ok(trial)
     };
@@ -138,24 +155,20 @@ fn measure(
     for (what, rate, time) in [
         ("latency at the lossless throughput", lossless, length.latency),
         ("latency at half of the throughput with 0.1 % loss", half, length.latency),
-        ("delay variation at the lossless throughput", lossless, length.trial),
     ] {
         let case = case(what);
         if rate < 1.0 {
             continue;
         }
-        let mut tails = Vec::new();
-        for _ in 0..length.repeats {
-            let delays = trial(traffic, rate, time)?.delays;
-            let [least, p50, p999, max] = [0.0, 0.5, 0.999, 1.0].map(|q| micros(percentile(&delays, q)));
-            let variation = what.starts_with("delay variation");
-            sheet.put(&case, "µs", Window::of(if variation { p999 - least } else { p50 }));
-            tails.push([least, p999, max]);
-        }
-        for (at, what) in ["least", "p99.9", "max"].into_iter().enumerate() {
-            let figures: Vec<f64> = tails.iter().map(|it| it[at]).collect();
-            sheet.beside(&case, what, spread(&figures).1);
-        }
+        let trials: Result<Vec<_>> = (0..length.repeats).map(|_| Ok(trial(traffic, rate, time)?.delays)).collect();
+        put_latency(sheet, &case, &trials?, frequency);
+    }
+    // RFC 8219 §7.3.1: between the shortest delay and the one that a thousandth is above.
+    let variation = case("delay variation at the lossless throughput");
+    for _ in 0..if lossless < 1.0 { 0 } else { length.repeats } {
+        let delays = trial(traffic, lossless, length.trial)?.delays;
+        let [least, most] = [0.0, 0.999].map(|q| micros(percentile(&delays, q)));
+        sheet.put(&variation, "µs", Window::of(most - least));
     }
     for tenth in 1..=10_u8 {
         let rate = most * f64::from(tenth) / 10.0;
@@ -166,20 +179,6 @@ fn measure(
         sheet.beside(&case, "Mpps each way offered", rate / 1e6);
     }
     Ok(())
-}
-
-/// All cells, one a line.
-pub fn table(sheet: &Sheet) -> String {
-    let mut text =
-        String::from("| case | flows | unit | median | p1 | p99 | beside |\n|---|--:|---|--:|--:|--:|---|\n");
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.3} {what}")).collect();
-        let (name, flows, unit) = (&cell.case.name, grouped(cell.case.flows), &cell.unit);
-        // Of twenty repeats and fewer, the lowest and the highest are the 1st and the 99th percentile.
-        let (median, p1, p99) = (cell.median, cell.lowest, cell.highest);
-        text += &format!("| {name} | {flows} | {unit} | {median:.3} | {p1:.3} | {p99:.3} | {} |\n", beside.join(", "));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use perf::machine::Part;
 
 use crate::Options;
 use crate::forwarding::NAT44;
-use crate::generator::{Both, Generator, PASSES, opened};
+use crate::generator::{Both, Generator, PASSES, from_sides, opened};
 use crate::peer::Peer;
-use crate::rfc8219::{Length, search, table};
+use crate::rfc8219::{Length, packets, search};
 
 /// Longer than it takes to empty a table.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +39,7 @@ pub fn run(
         length.repeats,
         grouped(sessions)
     ));
-    let mut sheet = Sheet::new(&options.only);
+    let mut sheet = Sheet::new(&options.common.only);
     // Filled to nine tenths: a pool with one address for 64,512 mappings is to be able to give each its port.
     let flows = (sessions * 9 / 10).max(1);
     for _ in 0..length.repeats {
@@ -68,8 +68,8 @@ pub fn run(
     ensure!(expired < 0.5, "{expired} sessions timed out during the trials");
     empty(peer)?;
     peer.freeze()?;
-    println!("\nRFC 9693, {}\n\n{}", part.notes[0], table(&sheet));
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    println!("\nRFC 9693, {}\n\n{}", part.notes[0], sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 /// Ends all sessions. Returns how long that took.
@@ -115,12 +115,8 @@ fn establishment(flows: usize, length: Length, peer: &Peer, generator: &mut Gene
 /// The highest rate from each of these sides at which nothing is lost.
 fn throughput(traffic: &mut Both, sides: [bool; 2], length: Length, generator: &mut Generator) -> Result<f64> {
     let mut trial = |rate: f64| -> Result<bool> {
-        let mut part: Both = [None, None];
-        (0..2).filter(|&side| sides[side]).for_each(|side| part[side] = traffic[side].take());
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of packets")]
-        let packets = (rate * length.trial.as_secs_f64()) as u64;
-        let trial = generator.pace_again(NAT44, &mut part, rate, packets.max(1));
-        (0..2).filter(|&side| sides[side]).for_each(|side| traffic[side] = part[side].take());
+        let packets = packets(rate, length.trial.as_secs_f64());
+        let trial = from_sides(traffic, sides, |part| generator.pace_again(NAT44, part, rate, packets));
         Ok(trial?.passes(0.0))
     };
     let mut most = 10_000.0;

@@ -5,16 +5,16 @@ mod source;
 mod team;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use dataplane::dpdk::available_cores;
 use perf::clock;
-use perf::figures::{Case, Sheet, Window, grouped, spread};
+use perf::figures::{Case, Sheet, Window, spread};
 use perf::machine::Part;
 use perf::matrix::FLOWS;
+use perf::options::Common;
 
 /// Measures two workers in one process against two processes of one worker at once, on the same cores.
 ///
@@ -24,24 +24,11 @@ use perf::matrix::FLOWS;
 #[derive(Debug, Parser)]
 #[command(name = "workers")]
 struct Options {
-    /// Short windows, three rounds, 64,512 flows at most: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// Longer windows
-    #[arg(long, conflicts_with = "quick")]
-    full: bool,
+    #[command(flatten)]
+    common: Common,
     /// The two cores [default: the last two]
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
-    /// Rounds [default: 5]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
-    windows: Option<u8>,
-    /// Only cases of at most this many flows
-    #[arg(long)]
-    flows: Option<usize>,
-    /// Puts the figures into `workers.json` in this directory
-    #[arg(long)]
-    out: Option<PathBuf>,
     /// Runs workers with so many flows, and is driven by standard input
     #[arg(long, hide = true)]
     serve: Option<usize>,
@@ -63,17 +50,15 @@ fn main() -> Result<()> {
     let mut part = Part::begin("workers", clock::frequency());
     part.pages = "packets on ordinary pages".into();
     println!("{}, load {}; cores {cores:?}", part.machine, part.load_before);
-    let most = options.flows.unwrap_or(if options.quick { FLOWS[2] } else { FLOWS[3] });
-    let millis = if options.quick {
-        100
-    } else if options.full {
-        2000
-    } else {
-        500
+    let most = options.common.flows(FLOWS[2]);
+    let millis = match (options.common.quick, options.common.full) {
+        (true, _) => 100,
+        (_, true) => 2000,
+        _ => 500,
     };
-    let rounds = options.windows.unwrap_or(if options.quick { 3 } else { 5 });
+    let rounds = options.common.windows();
     part.notes.push(format!("{rounds} rounds of {millis} ms each"));
-    let mut sheet = Sheet::new("");
+    let mut sheet = Sheet::new(&options.common.only);
     for flows in FLOWS[1..4].iter().copied().filter(|&it| it <= most) {
         // Each of the two has half of the flows; the table of both together is as large.
         let half = flows / 2;
@@ -104,18 +89,8 @@ fn main() -> Result<()> {
             sheet.beside(&Case::new(name, flows), "lost in rings", spread(&losses).1);
         }
     }
-    let mut text =
-        String::from("| NAT44, both ways | flows | Mpps | lowest | highest | beside |\n|---|--:|--:|--:|--:|---|\n");
-    for cell in sheet.cells() {
-        let beside: Vec<String> = cell.beside.iter().map(|(what, figure)| format!("{figure:.2} {what}")).collect();
-        let (name, flows, beside) = (&cell.case.name, grouped(cell.case.flows), beside.join(", "));
-        text += &format!(
-            "| {name} | {flows} | {:.2} | {:.2} | {:.2} | {beside} |\n",
-            cell.median, cell.lowest, cell.highest
-        );
-    }
-    println!("\n{text}");
-    part.finish(sheet.into_cells(), options.out.as_deref())
+    println!("\nNAT44, both ways\n\n{}", sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
 /// A process with workers, which waits for orders.
