@@ -1,7 +1,7 @@
 //! One burst in, each packet disposed of exactly once.
 //!
-//! The life of a packet: [`Engine::process`] reads the frames of the burst and prefetches what their look-ups will touch,
-//! then takes the packets in their order. Most are of known sessions and go the short way (`short`). All others go the long
+//! The life of a packet: [`Engine::process`] has the frames of the burst read and what their look-ups will touch fetched
+//! (`ahead`), then takes the packets in their order. Most are of known sessions and go the short way (`short`). All others go the long
 //! one: `prepare` reads the packet, and `walk` leads it on. `ipv4` asks the plan what the destination means and finds the
 //! session; without one `open` asks the policy and makes one, and `errors` does the same for ICMP errors. `forward` checks
 //! hop count, size and neighbour, all before anything is changed, and rewrites. What comes of it is a `Verdict`, and
@@ -15,6 +15,7 @@
 //! Decisions are taken in arrival order; looking ahead only prefetches. So any cutting of a sequence into bursts gives
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
+mod ahead;
 mod errors;
 mod forward;
 mod fragments;
@@ -53,10 +54,11 @@ use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
 use crate::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 use crate::worker::BURST;
+use ahead::Lane;
 use fragments::Waiting;
 use own::own_packet;
 use prepare::tuple_of;
-use short::{Deadlines, Lane, Tally};
+use short::{Deadlines, Tally};
 
 /// Of this many received packets one has its transport checksum looked at. A prime, so that traffic with a rhythm does not
 /// keep clear of it.
@@ -232,9 +234,9 @@ pub struct Engine<P> {
     secret: Secret,
     arenas: Arenas,
     /// All 64; those of other workers are empty.
-    shards: Box<[Shard]>,
+    shards: Box<[Shard; SHARDS]>,
     /// The same 64 shards' datagrams in fragments.
-    datagrams: Box<[Datagrams<Waiting<P>>]>,
+    datagrams: Box<[Datagrams<Waiting<P>>; SHARDS]>,
     /// Of the packet in hand. Beside it, for nearly all have come in just now.
     passage: Passage,
     /// The packet in hand is going to be cut up: the next link need not take it whole.
@@ -293,19 +295,19 @@ impl<P: Packet> Engine<P> {
     /// The engine of one of several workers. Takes all memory that it will ever use.
     #[must_use]
     pub fn among(part: Part, plan: Arc<Plan>, leases: Arc<Leases>, counters: Arc<Counters>, now: Time) -> Self {
-        let shards = (0..SHARDS).map(|id| Shard::new(ShardId(u8::try_from(id).unwrap_or(0)), &plan, now));
+        let id = |place: usize| ShardId(u8::try_from(place).unwrap_or(0));
+        let shards = std::array::from_fn(|place| Shard::new(id(place), &plan, now));
         let limits = plan.spec.limits.share(part.workers);
         let secret = Secret::new(plan.spec.secret);
-        let datagrams =
-            (0..SHARDS).map(|id| Datagrams::new(ShardId(u8::try_from(id).unwrap_or(0)), &secret, limits.fragments));
+        let datagrams = std::array::from_fn(|place| Datagrams::new(id(place), &secret, limits.fragments));
         let mut engine = Engine {
             secret,
-            datagrams: datagrams.collect(),
+            datagrams: Box::new(datagrams),
             passage: Passage::FIRST,
             cutting: false,
             hops: 0,
             arenas: Arenas::new(&limits),
-            shards: shards.collect(),
+            shards: Box::new(shards),
             owned: part.shards,
             workers: part.workers.max(1),
             steered: part.steered,
@@ -359,7 +361,7 @@ impl<P: Packet> Engine<P> {
     /// Its shards, for listings and tests.
     #[must_use]
     pub fn shards(&self) -> &[Shard] {
-        &self.shards
+        &*self.shards
     }
 
     /// Whether a shard is its own.

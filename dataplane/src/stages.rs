@@ -21,9 +21,10 @@ const INTERRUPTED: u64 = 1 << 18;
 pub enum Stage {
     /// Taking packets from a device, if there are any.
     Receive,
-    /// The burst is read: headers, checks, hashes; buckets of the index are prefetched.
+    /// The burst is read: headers, checks, hashes; buckets of the index are prefetched, and the sessions of all but the last
+    /// packets.
     Read,
-    /// Sessions are prefetched.
+    /// The other sessions are prefetched.
     Fetch,
     /// What is done once a burst: counts, timers' deadlines, the sampled checksum.
     Burst,
@@ -35,7 +36,7 @@ pub enum Stage {
     Return,
     /// The long way: the packet is read again.
     Prepare,
-    /// The long way of packets that open a session from inside, until the session is made: look-up, rule, way out.
+    /// Packets that open a session from inside, until the session is made: look-up, rule, way out.
     Decide,
     /// Their mapping is found or made.
     Mapping,

@@ -11,6 +11,7 @@ use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
 use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
 use crate::stages::Stage;
+use crate::steer::shard_of4;
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
@@ -65,23 +66,38 @@ impl<P: Packet> Engine<P> {
         rule: Translation,
         zone: ZoneId,
     ) -> Result<(Tuple4, (Delta, Delta)), Verdict> {
+        let new = self.mapped(flow, rule, (at.zone, zone), at.now).map_err(|reason| {
+            // It is there, and is being ended.
+            if reason == Drop::MappingEnds {
+                return reason.into();
+            }
+            let cause = if reason == Drop::NoPort { MappingFailure::Ports } else { MappingFailure::Memory };
+            self.counters.mapping_failures[cause as usize].add(1);
+            Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)))
+        })?;
+        let outside = new.outside;
+        match self.open(at.packet.data(), view, flow, new, at.now) {
+            Ok(deltas) => Ok((outside, deltas)),
+            // The flow is there, and this packet came from another zone: its sender is not who it says.
+            Err(Drop::FlowConflict) => Err(Drop::FlowConflict.into()),
+            Err(reason) => Err(Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)))),
+        }
+    }
+
+    /// What a session from inside will be, between these zones: its mapping is there, or is made.
+    pub(super) fn mapped(
+        &mut self,
+        flow: &Flow,
+        rule: Translation,
+        zones: (ZoneId, ZoneId),
+        now: Time,
+    ) -> Result<NewSession, Drop> {
         self.counters.stages.end(Stage::Decide, 1);
         let (external, port, mapping, filtering, inbound_refresh) = match rule {
             Translation::Static(entry) => (entry.external, entry.external_port, NONE, entry.filtering, true),
             Translation::Nat44(index) => {
-                let mapping = match self.mapping(flow, index, at.now) {
-                    Ok(mapping) => mapping,
-                    // It is there, and is being ended.
-                    Err(Drop::MappingEnds) => return Err(Drop::MappingEnds.into()),
-                    Err(reason) => {
-                        let cause = if reason == Drop::NoPort { MappingFailure::Ports } else { MappingFailure::Memory };
-                        self.counters.mapping_failures[cause as usize].add(1);
-                        return Err(Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0))));
-                    }
-                };
-                let Some(&made) = self.shards.get(flow.shard.index()).and_then(|shard| shard.mapping(mapping)) else {
-                    return Err(Drop::NoPort.into());
-                };
+                let mapping = self.mapping(flow, index, now)?;
+                let made = self.shards[flow.shard.index()].mapping(mapping).ok_or(Drop::NoPort)?;
                 let external =
                     self.plan.externals.get(usize::from(made.external)).map_or(0, |external| external.address);
                 let rule = self.plan.spec.nat44.get(usize::from(index));
@@ -92,18 +108,8 @@ impl<P: Packet> Engine<P> {
         };
         self.counters.stages.end(Stage::Mapping, 1);
         let outside = outside_tuple(flow.tuple, external, port);
-        let rule = rule.reference();
-        let inside = flow.tuple;
-        let zones = (at.zone, zone);
-        let new = NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true };
-        let opened = self.open(at.packet.data(), view, flow, new, at.now);
-        self.counters.stages.end(Stage::Open, 1);
-        match opened {
-            Ok(deltas) => Ok((outside, deltas)),
-            // The flow is there, and this packet came from another zone: its sender is not who it says.
-            Err(Drop::FlowConflict) => Err(Drop::FlowConflict.into()),
-            Err(reason) => Err(Verdict::Drop(reason, Some((IcmpError::HostUnreachable4, 0)))),
-        }
+        let (inside, rule) = (flow.tuple, rule.reference());
+        Ok(NewSession { inside, outside, zones, mapping, rule, filtering, inbound_refresh, opened_inside: true })
     }
 
     /// What a rule does with a TCP segment in mid-stream. Behind a static entry it is dropped.
@@ -135,7 +141,11 @@ impl<P: Packet> Engine<P> {
         let (port, remote) = (flow.tuple.source_port, flow.tuple.destination);
         let Some(entry) = plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
         let static_entry = match self.leases.owner(external, port) {
-            Owner::Static => plan.policy.static_in(entry.address, entry.static_nat, flow.proto, port),
+            // Where a reload has just ended the port's lease, this is still the shard that had it: the next packet finds the right one.
+            Owner::Static => plan
+                .policy
+                .static_in(entry.address, entry.static_nat, flow.proto, port)
+                .filter(|entry| shard_of4(entry.inside) == flow.shard),
             Owner::Free | Owner::Shard(_) => None,
         };
         let (inside, inside_port, mapping, rule, filtering, refresh, (to, from)) = if let Some(entry) = static_entry {
@@ -204,7 +214,7 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    /// Adds the session. Without room for it the mapping, if it was made for it, goes too.
+    /// Adds the session that a packet opens. Without room for it the mapping, if it was made for it, goes too.
     fn open(
         &mut self,
         frame: &[u8],
@@ -222,18 +232,24 @@ impl<P: Packet> Engine<P> {
             Proto::Udp => (SessionClass::Udp, Tcp::default()),
             Proto::Icmp => (SessionClass::Icmp, Tcp::default()),
         };
+        self.make_way(flow, &new, now)?;
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
-        let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
-        let inside_key = FlowKey::of(&new.inside, Direction::Outbound);
-        let inside_hash = self.secret.flow_hash(inside_key, flow.proto);
-        let hop = self.hop;
-        let outside_key = FlowKey::of(&new.outside, Direction::Inbound);
-        let outside_hash = self.secret.flow_hash(outside_key, flow.proto);
+        self.add(flow, &new, (class, tcp), transport_delta, now)?;
+        self.counters.session_adoptions.add(u64::from(tcp.is_adopted()));
+        self.story.session = SessionStep::New;
+        Ok((address_delta, transport_delta))
+    }
+
+    /// One host may have two external endpoints, and one peer may use both: the inside could not tell two sessions apart, so
+    /// there is no second one.
+    fn make_way(&mut self, flow: &Flow, new: &NewSession, now: Time) -> Result<(), Drop> {
+        let key = FlowKey::of(&new.inside, Direction::Outbound);
+        let hash = match flow.direction {
+            Direction::Outbound => flow.hash,
+            Direction::Inbound => self.secret.flow_hash(key, flow.proto),
+        };
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        // Where the session will be entered too.
-        shard.prefetch_bucket(outside_hash);
-        // One host may have two external endpoints, and one peer may use both: the inside could not tell them apart.
-        if let Some(id) = shard.find(inside_hash, Direction::Outbound, inside_key, flow.proto) {
+        if let Some(id) = shard.find(hash, Direction::Outbound, key, flow.proto) {
             if shard.session(id).is_some_and(|session| session.deadline > now) {
                 shard.abandon_mapping(&mut context, new.mapping);
                 return Err(Drop::FlowConflict);
@@ -241,6 +257,33 @@ impl<P: Packet> Engine<P> {
             context.counters.session_timeouts.add(1);
             shard.remove_session(&mut context, id);
         }
+        Ok(())
+    }
+
+    /// Adds a session that is not there. Its packets leave by the hop that was found last.
+    pub(super) fn add(
+        &mut self,
+        flow: &Flow,
+        new: &NewSession,
+        (class, tcp): (SessionClass, Tcp),
+        transport_delta: Delta,
+        now: Time,
+    ) -> Result<u32, Drop> {
+        let hashes = match flow.direction {
+            Direction::Outbound => {
+                let outside = FlowKey::of(&new.outside, Direction::Inbound);
+                [flow.hash, self.secret.flow_hash(outside, flow.proto)]
+            }
+            Direction::Inbound => {
+                let inside = FlowKey::of(&new.inside, Direction::Outbound);
+                [self.secret.flow_hash(inside, flow.proto), flow.hash]
+            }
+        };
+        let idle = idle_time(&self.plan.spec.timers, class, new.inside.destination_port);
+        let hop = self.hop;
+        let (shard, mut context) = self.shard_at(flow.shard, now);
+        // Where it will be entered last.
+        shard.home_bucket(hashes[1]);
         let mut deadline = now + idle;
         if !new.inbound_refresh && flow.proto != Proto::Tcp {
             deadline = shard.keep_mapping(new.mapping, new.opened_inside, deadline);
@@ -256,22 +299,22 @@ impl<P: Packet> Engine<P> {
         session.zones = new.zones.into();
         session.set_opened_inside(new.opened_inside);
         session.set_inbound_refresh(new.inbound_refresh);
+        session.set_own_idle(idle != context.plan.spec.timers.udp);
         session.hops[flow.direction as usize] = hop;
-        if let Err(reason) = shard.add_session(&mut context, session, new.filtering) {
+        let added = shard.add_session(&mut context, session, hashes, new.filtering);
+        if added.is_err() {
             shard.abandon_mapping(&mut context, new.mapping);
-            return Err(reason);
         }
-        self.counters.session_adoptions.add(u64::from(tcp.is_adopted()));
-        self.story.session = SessionStep::New;
-        Ok((address_delta, transport_delta))
+        self.counters.stages.end(Stage::Open, 1);
+        added
     }
 }
 
 /// A session to be made.
 #[derive(Clone, Copy, Debug)]
-struct NewSession {
-    inside: Tuple4,
-    outside: Tuple4,
+pub(super) struct NewSession {
+    pub inside: Tuple4,
+    pub outside: Tuple4,
     /// Inside and outside.
     zones: (ZoneId, ZoneId),
     mapping: u32,

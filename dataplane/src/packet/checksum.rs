@@ -56,7 +56,8 @@ pub fn is_right(header: &[u8; 20]) -> bool {
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     // Five words of 32 bits, in two halves of at most 19 bits: their sum is a multiple of 0xffff, and not zero, if it is right.
     let sum = (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff);
-    sum == 0xffff || sum == 2 * 0xffff
+    // Which multiple it is depends on the addresses, and can't be foretold: no branch for each.
+    (sum >> 16) + (sum & 0xffff) == 0xffff
 }
 
 /// Sum of the IPv4 pseudo-header (RFC 9293 §3.1). Addresses in host order, `len` in bytes.
@@ -120,6 +121,13 @@ impl Delta {
     #[must_use]
     pub const fn inverse(self) -> Self {
         Delta(!self.0)
+    }
+
+    /// The difference of the rewriting, or of the rewriting undone.
+    #[inline]
+    #[must_use]
+    pub const fn undone_if(self, undone: bool) -> Self {
+        Delta(self.0 ^ 0u16.wrapping_sub(undone as u16))
     }
 
     /// The checksum after the rewriting (RFC 1624 equation 3).

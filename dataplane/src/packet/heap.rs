@@ -11,9 +11,12 @@ pub const HEADROOM: usize = 128;
 /// Room behind the frame of an originated packet, in bytes.
 const TAILROOM: usize = 2048;
 
-/// A frame in a `Vec`, with headroom.
+/// A frame on the heap, with headroom. Moved as cheaply as a driver's: it is a pointer.
 #[derive(Debug)]
-pub struct HeapPacket {
+pub struct HeapPacket(Box<Frame>);
+
+#[derive(Debug)]
+struct Frame {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -39,38 +42,38 @@ impl HeapPacket {
     pub fn from_frame(frame: &[u8]) -> Self {
         let mut buffer = vec![0; HEADROOM + frame.len() + 128];
         buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-        HeapPacket {
-            buffer,
-            start: HEADROOM,
-            end: HEADROOM + frame.len(),
-            rx_checksum: RxChecksum::Unknown,
-            merged: false,
-            _lease: None,
-        }
+        HeapPacket::new(buffer, HEADROOM + frame.len(), None)
+    }
+
+    fn new(buffer: Vec<u8>, end: usize, lease: Option<Lease>) -> Self {
+        let (rx_checksum, merged) = (RxChecksum::Unknown, false);
+        HeapPacket(Box::new(Frame { buffer, start: HEADROOM, end, rx_checksum, merged, _lease: lease }))
     }
 
     /// The same packet with the given word of the device on its checksum.
     #[must_use]
     pub fn with_rx_checksum(mut self, rx_checksum: RxChecksum) -> Self {
-        self.rx_checksum = rx_checksum;
+        self.0.rx_checksum = rx_checksum;
         self
     }
 
     /// The same packet, of which the device says that it holds several TCP segments.
     #[must_use]
     pub fn as_merged(mut self) -> Self {
-        self.merged = true;
+        self.0.merged = true;
         self
     }
 }
 
 impl Packet for HeapPacket {
+    #[inline]
     fn data(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.0.buffer[self.0.start..self.0.end]
     }
 
+    #[inline]
     fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.start..self.end]
+        &mut self.0.buffer[self.0.start..self.0.end]
     }
 
     fn is_contiguous(&self) -> bool {
@@ -78,25 +81,25 @@ impl Packet for HeapPacket {
     }
 
     fn headroom(&self) -> usize {
-        self.start
+        self.0.start
     }
 
     fn tailroom(&self) -> usize {
-        self.buffer.len() - self.end
+        self.0.buffer.len() - self.0.end
     }
 
     fn prepend(&mut self, n: usize) -> bool {
-        let fits = n <= self.start;
+        let fits = n <= self.0.start;
         if fits {
-            self.start -= n;
+            self.0.start -= n;
         }
         fits
     }
 
     fn trim_front(&mut self, n: usize) -> bool {
-        let fits = n <= self.end - self.start;
+        let fits = n <= self.0.end - self.0.start;
         if fits {
-            self.start += n;
+            self.0.start += n;
         }
         fits
     }
@@ -104,21 +107,21 @@ impl Packet for HeapPacket {
     fn append(&mut self, n: usize) -> bool {
         let fits = n <= self.tailroom();
         if fits {
-            self.end += n;
+            self.0.end += n;
         }
         fits
     }
 
     fn truncate(&mut self, len: usize) {
-        self.end = self.end.min(self.start + len);
+        self.0.end = self.0.end.min(self.0.start + len);
     }
 
     fn rx_checksum(&self) -> RxChecksum {
-        self.rx_checksum
+        self.0.rx_checksum
     }
 
     fn is_merged(&self) -> bool {
-        self.merged
+        self.0.merged
     }
 }
 
@@ -159,13 +162,6 @@ impl PacketPool for HeapPool {
         }
         self.free.fetch_sub(1, Ordering::Relaxed);
         let lease = Some(Lease(Arc::clone(&self.free)));
-        Some(HeapPacket {
-            buffer: vec![0; HEADROOM + self.tailroom],
-            start: HEADROOM,
-            end: HEADROOM,
-            rx_checksum: RxChecksum::Unknown,
-            merged: false,
-            _lease: lease,
-        })
+        Some(HeapPacket::new(vec![0; HEADROOM + self.tailroom], HEADROOM, lease))
     }
 }

@@ -205,7 +205,8 @@ impl Ports {
         let is_near = |block: usize| near.is_none_or(|near| near.contains(address.home(block)));
         for anywhere in [false, true] {
             for step in 0..count {
-                let block = blocks.start + (start + step) % count;
+                let place = start + step;
+                let block = blocks.start + if place < count { place } else { place - count };
                 let fits = address.is_free(block) && class.mask(block) != 0 && (anywhere || is_near(block));
                 if fits && self.lease(address, external, block) {
                     return take(address, class.want.proto, block, class.mask(block), seed);
@@ -284,17 +285,40 @@ fn take(address: &AddressLeases, proto: Proto, block: usize, mask: u64, seed: u6
     if free == 0 {
         return None;
     }
-    // The n-th free bit, n uniform.
-    let mut rest = free;
-    for _ in 0..reduce(seed & 0xffff_ffff, free.count_ones() as usize) {
-        rest &= rest - 1;
-    }
-    let bit = rest.trailing_zeros() as usize;
+    let bit = nth_bit(free, reduce(seed & 0xffff_ffff, free.count_ones() as usize));
     used.store(taken | 1 << bit, Ordering::Relaxed);
     u16::try_from(block * BLOCK_PORTS + bit).ok()
+}
+
+/// The place of the n-th bit that is set, from 0. There are more than n.
+fn nth_bit(bits: u64, n: usize) -> usize {
+    let (mut place, mut n) = (0, n);
+    for width in [32, 16, 8, 4, 2, 1] {
+        let below = (bits >> place & ((1 << width) - 1)).count_ones() as usize;
+        // No branch: which half it is in is chance.
+        let above = usize::from(n >= below);
+        place += width * above;
+        n -= below * above;
+    }
+    place
 }
 
 /// Maps 32 random bits to 0..count.
 fn reduce(random: u64, count: usize) -> usize {
     usize::try_from((random * count as u64) >> 32).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_bit_is_found_wherever_it_is() {
+        for bits in [1, 1 << 63, u64::MAX, 0x5555_5555_5555_5555, 0xdead_beef_0bad_cafe, 0x8000_0001_0000_8000] {
+            let places = (0..64).filter(|place| bits >> place & 1 == 1);
+            for (n, place) in places.enumerate() {
+                assert_eq!(nth_bit(bits, n), place);
+            }
+        }
+    }
 }

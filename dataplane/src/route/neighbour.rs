@@ -250,13 +250,13 @@ impl<P> Neighbours<P> {
         self.unused.append(&mut self.retired);
     }
 
-    /// The way to a neighbour that was looked up lately; closed if it was not, or is to be looked up again.
+    /// The hop of a neighbour that was looked up lately, and its way; closed if it was not, or is to be looked up again.
     #[inline]
     #[must_use]
-    pub fn recent(&self, neighbour: &Neighbour) -> &Way {
+    pub fn recent(&self, neighbour: &Neighbour) -> (Hop, &Way) {
         match self.recent.get(recent_place(neighbour)) {
-            Some((known, hop)) if known == neighbour => self.way(*hop),
-            _ => &Way::CLOSED,
+            Some((known, hop)) if known == neighbour => (*hop, self.way(*hop)),
+            _ => (Hop::UNKNOWN, &Way::CLOSED),
         }
     }
 

@@ -45,10 +45,10 @@ const SHRINK_BELOW: usize = 22;
 #[error("the index is full")]
 pub struct Full;
 
-/// One cache line.
+/// Entries whose hashes end alike: one cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Bucket {
+pub struct Bucket {
     tags: [u16; WAYS],
     len: u16,
     values: [u32; WAYS],
@@ -57,7 +57,8 @@ struct Bucket {
     prev: u32,
 }
 
-const EMPTY: Bucket = Bucket::new(NONE, NONE);
+/// A bucket without entries.
+pub const EMPTY: Bucket = Bucket::new(NONE, NONE);
 
 /// What an entry holds of a hash.
 #[inline]
@@ -80,6 +81,14 @@ impl Bucket {
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
         tags::equal(&self.tags, tag) & ((1 << self.len) - 1)
+    }
+
+    /// The value that [`Index::find`] will most likely try first of this bucket's: to prefetch its record. A guess, not an
+    /// answer.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_candidate(&self, hash: u32) -> Option<u32> {
+        self.values.get(self.matches(tag_of(hash)).trailing_zeros() as usize).copied()
     }
 
     /// The values of the entries with this tag.
@@ -215,16 +224,10 @@ impl Index {
 
     /// Loads the line that [`Index::find`] will look at first.
     #[inline(always)]
-    pub fn prefetch(&self, hash: u32) {
-        prefetch(self.bucket(self.home(hash)));
-    }
-
-    /// The value that [`Index::find`] will most likely try first: to prefetch its record. A guess, not an answer.
-    #[inline(always)]
-    #[must_use]
-    pub fn first_candidate(&self, hash: u32) -> Option<u32> {
+    pub fn prefetch(&self, hash: u32) -> &Bucket {
         let bucket = self.bucket(self.home(hash));
-        bucket.values.get(bucket.matches(tag_of(hash)).trailing_zeros() as usize).copied()
+        prefetch(bucket);
+        bucket
     }
 
     /// Loads the line that [`Index::find`] will look at next. False: there is none.
@@ -238,8 +241,7 @@ impl Index {
 
     /// The value that [`Index::find`] will most likely try first in that line.
     pub fn overflow_candidate(&self, hash: u32) -> Option<u32> {
-        let bucket = self.bucket(self.bucket(self.home(hash)).next);
-        bucket.values.get(bucket.matches(tag_of(hash)).trailing_zeros() as usize).copied()
+        self.bucket(self.bucket(self.home(hash)).next).first_candidate(hash)
     }
 
     /// The first value under `hash` that `eq` accepts.
@@ -534,7 +536,7 @@ mod tests {
                 }),
                 None
             );
-            assert!(index.first_candidate(hash).is_none_or(|value| seen.contains(&value)));
+            assert!(index.prefetch(hash).first_candidate(hash).is_none_or(|value| seen.contains(&value)));
             seen.sort_unstable();
             let mut expected = values.clone();
             expected.sort_unstable();

@@ -35,7 +35,7 @@ use crate::plan::{Filtering, Limits, Plan, Timers};
 use crate::pool::{Leases, Ports, Proto, Want};
 use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
-use index::{BucketArena, Index};
+use index::{Bucket, BucketArena, Index};
 use slab::{Slab, SlabArena};
 use wheel::Wheel;
 
@@ -203,6 +203,22 @@ impl Arenas {
     }
 }
 
+/// The bucket that the look-up of a session begins in, while it is fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeBucket<'a>(&'a Bucket);
+
+impl HomeBucket<'_> {
+    /// That of no session.
+    pub const NONE: HomeBucket<'static> = HomeBucket(&index::EMPTY);
+
+    /// The session that a look-up with this hash will probably find; [`NONE`]: not here.
+    #[inline(always)]
+    #[must_use]
+    pub fn guess(self, hash: u32) -> u32 {
+        self.0.first_candidate(hash).map_or(NONE, |value| value & ID_MASK)
+    }
+}
+
 /// What the operations of a shard work with, besides the shard itself.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -299,18 +315,16 @@ impl Shard {
         self.mappings.iter().map(|(_, mapping)| mapping)
     }
 
-    /// Fetches the index bucket that a look-up with this hash will read.
+    /// Fetches the index bucket that a look-up with this hash will read first.
     #[inline(always)]
-    pub fn prefetch_bucket(&self, hash: u32) {
-        self.flows.prefetch(hash);
+    pub fn home_bucket(&self, hash: u32) -> HomeBucket<'_> {
+        HomeBucket(self.flows.prefetch(hash))
     }
 
-    /// Fetches the session that a look-up with this hash will probably find, and returns its id.
+    /// Fetches a session, if there is one with this number.
     #[inline(always)]
-    pub fn guess_session(&self, hash: u32) -> Option<u32> {
-        let id = self.flows.first_candidate(hash)? & ID_MASK;
+    pub fn prefetch_session(&self, id: u32) {
         self.sessions.prefetch(id);
-        Some(id)
     }
 
     /// Fetches the second bucket of those in which a look-up with this hash may end. False: there is none.
@@ -318,18 +332,21 @@ impl Shard {
         self.flows.prefetch_overflow(hash)
     }
 
-    /// What [`Shard::guess_session`] does, in the second bucket.
+    /// The session that it will probably find there, fetched.
     pub fn guess_overflow(&self, hash: u32) -> Option<u32> {
         let id = self.flows.overflow_candidate(hash)? & ID_MASK;
         self.sessions.prefetch(id);
         Some(id)
     }
 
-    /// Fetches the buckets in which the mapping of an inside endpoint and its subscriber would be found.
+    /// Fetches what a new session from inside will touch first: the buckets in which the mapping of its endpoint and its
+    /// subscriber would be found, and the places that both records will get.
     pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
         let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
         self.index.prefetch(mapping);
         self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
+        self.sessions.prefetch_vacant();
+        self.mappings.prefetch_vacant();
     }
 
     /// What is in the place with this number: a session, or nothing that any packet fits.
@@ -573,7 +590,7 @@ impl Shard {
         found.ok_or(Drop::NoPort)
     }
 
-    /// Adds a session, and counts it with its mapping.
+    /// Adds a session, and counts it with its mapping. `hashes` are those of its keys, outbound and inbound.
     ///
     /// # Errors
     /// [`Drop::SessionTableFull`]; the mapping is then as before.
@@ -581,6 +598,7 @@ impl Shard {
         &mut self,
         context: &mut Context,
         mut session: Session,
+        hashes: [u32; 2],
         filtering: Filtering,
     ) -> Result<u32, Drop> {
         if context.arenas.sessions_left == 0 {
@@ -596,16 +614,16 @@ impl Shard {
             self.leave_permission(context, &session);
             return Err(Drop::SessionTableFull);
         };
-        let entries = session_entries(context.secret, &session);
+        self.timers.arm(&mut self.sessions, id, session.deadline);
         let mut enter = |(hash, kind): (u32, Kind)| {
             self.flows.insert(&mut context.arenas.session_buckets, hash, kind.value(id)).is_ok()
         };
-        if !entries.into_iter().all(&mut enter) {
+        if !hashes.into_iter().zip([Kind::Inside, Kind::Outside]).all(&mut enter) {
+            self.timers.disarm(&mut self.sessions, id);
             self.forget_session(context, id, &session);
             return Err(Drop::SessionTableFull);
         }
         context.arenas.sessions_left -= 1;
-        self.timers.arm(&mut self.sessions, id, session.deadline);
         if let Some(mapping) = self.mappings.get_mut(session.mapping) {
             mapping.sessions += 1;
         }

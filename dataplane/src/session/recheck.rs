@@ -8,7 +8,7 @@
 //! pool, and when its address or port now belongs to something else. An address that merely left its pool is drained: what
 //! is mapped to it goes on.
 
-use super::{Context, Mapping, Session, Shard};
+use super::{Context, Mapping, Session, Shard, idle_time};
 use crate::plan::{Filtering, Plan};
 use crate::policy::Translation;
 use crate::route::neighbour::Hop;
@@ -90,6 +90,9 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(id) {
             session.epoch = context.epoch;
             session.hops = [Hop::UNKNOWN; 2];
+            let timers = &context.plan.spec.timers;
+            let idle = idle_time(timers, session.class, session.inside().destination_port);
+            session.set_own_idle(idle != timers.udp);
         }
         let filtering = match session.rule() {
             RuleRef::None => None,

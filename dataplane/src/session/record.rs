@@ -121,6 +121,7 @@ const USED: u8 = 1;
 const OPENED_INSIDE: u8 = 2;
 const INBOUND_REFRESH: u8 = 4;
 const PERMISSION: u8 = 8;
+const OWN_IDLE: u8 = 16;
 
 impl Default for Session {
     fn default() -> Self {
@@ -262,6 +263,18 @@ impl Session {
     /// Says whether packets from outside keep it alive.
     pub fn set_inbound_refresh(&mut self, yes: bool) {
         self.set(INBOUND_REFRESH, yes);
+    }
+
+    /// Says whether it lasts longer or less long without packets than most of UDP do: what its port has of its own.
+    pub fn set_own_idle(&mut self, yes: bool) {
+        self.set(OWN_IDLE, yes);
+    }
+
+    /// Whether each packet, from wherever, gives it the time that most sessions of UDP have.
+    #[inline]
+    #[must_use]
+    pub const fn has_common_idle(&self) -> bool {
+        self.flags & (OWN_IDLE | INBOUND_REFRESH) == INBOUND_REFRESH
     }
 
     /// Whether it holds a permission for its remote address (address-dependent filtering).

@@ -210,6 +210,20 @@ impl<T: Record> Slab<T> {
         }
     }
 
+    /// Loads the place that the next record will get.
+    pub fn prefetch_vacant(&self) {
+        let Some(place) = self.room.next(0) else { return };
+        let Some(used) = self.used.get(place) else { return };
+        let Some(chunk) = used.iter().position(|&bits| bits != u32::MAX) else { return };
+        let at = chunk * CHUNK + used[chunk].trailing_ones() as usize;
+        if let Some(block) = self.block(place)
+            && let (Some(record), Some(side)) = (block.records.get(at), block.sides.get(at))
+        {
+            prefetch(record);
+            prefetch(side);
+        }
+    }
+
     /// The ids of the records in a chunk of 32. None behind the last chunk.
     pub fn ids_in(&self, chunk: usize) -> Option<impl Iterator<Item = u32> + use<T>> {
         let used = *self.used.get(chunk / CHUNKS)?.get(chunk % CHUNKS)?;

@@ -39,8 +39,8 @@ impl Table for Own {
 
     fn find(&self, sessions: &Sessions, keys: &[Key; BURST]) -> [u32; BURST] {
         let hashes = keys.map(|key| key.hash());
-        hashes.iter().for_each(|&hash| self.expect(hash));
-        let guesses = hashes.map(|hash| self.shard(hash).first_candidate(hash));
+        let buckets = hashes.map(|hash| self.shard(hash).prefetch(hash));
+        let guesses: [_; BURST] = std::array::from_fn(|at| buckets[at].first_candidate(hashes[at]));
         guesses.iter().flatten().for_each(|value| sessions.prefetch(value >> 1));
         std::array::from_fn(|at| match guesses[at] {
             Some(value) if side_of(sessions, value, &keys[at]) => value,
