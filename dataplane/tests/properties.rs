@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::fragments::{fragmentable, link_len, units_of};
 use common::{INSIDE, Lab, MACS, OUTSIDE, PEER, pool, prefix, read, rule, spec, tally};
 use dataplane::counters::{Counter, Counters, Drop};
 use dataplane::engine::{Engine, Output, Received};
@@ -244,12 +245,13 @@ proptest! {
 
 // --- Any sequence -----------------------------------------------------------------------------------------------------
 
-/// A third interface: guests on a VLAN of the outside port, so that a burst of one port holds both directions.
+/// A third interface: guests on a VLAN of the outside port, so that a burst of one port holds both directions. It takes less
+/// than the others, so that what goes there may have to be cut up.
 const GUESTS: InterfaceId = InterfaceId(2);
 const GUEST_VLAN: u16 = 20;
 
 /// Everything is small, so that it runs out: 2 addresses of 2 blocks, 24 sessions, 16 mappings, 6 neighbours, 5 held
-/// packets, 4 ICMP errors a second.
+/// packets, 4 ICMP errors a second, 2 fragments that wait in a shard.
 fn cramped() -> Spec {
     let mut spec = gateway();
     spec.interfaces.push(InterfaceSpec {
@@ -259,6 +261,7 @@ fn cramped() -> Spec {
         outer_vlan: None,
         zone: ZoneId(0),
         addresses: vec![prefix("192.168.20.1/24")],
+        mtu: 1300,
         ..spec.interfaces[1].clone()
     });
     spec.pools = vec![pool(&["203.0.113.5-203.0.113.6"], 960..=1087), pool(&["203.0.113.9"], 2048..=2050)];
@@ -309,15 +312,53 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
+/// In how many pieces a packet comes.
+#[derive(Clone, Debug)]
+enum Form {
+    /// One, atomic (RFC 6864 §4).
+    Atomic,
+    /// One, which may be cut up, with this identification.
+    Loose(u16),
+    /// A longer datagram, which comes in fragments: which, in units of 8 bytes. They may repeat or overlap each other, be tiny, or
+    /// leave something out.
+    Fragments(u16, Vec<(u16, u16)>),
+}
+
+/// Units of a datagram that comes in fragments.
+const UNITS: u16 = 12;
+
+fn form() -> impl Strategy<Value = Form> {
+    let cuts = (1..UNITS, 1..UNITS).prop_map(|(one, other)| (one.min(other), one.max(other)));
+    let whole = cuts.prop_map(|(one, other)| match one == other {
+        true => vec![(0, one), (one, UNITS)],
+        false => vec![(0, one), (one, other), (other, UNITS)],
+    });
+    let stray = (0..UNITS, 0..4u16).prop_map(|(start, len)| (start, (start + len).min(UNITS)));
+    let spoiled =
+        (whole.clone(), prop::collection::vec(stray, 0..3)).prop_map(|(whole, stray)| [whole, stray].concat());
+    // Few identifications: datagrams get into each other's way.
+    prop_oneof![
+        12 => Just(Form::Atomic),
+        2 => (0..4u16).prop_map(Form::Loose),
+        2 => (0..4u16, whole.prop_shuffle()).prop_map(|(id, parts)| Form::Fragments(id, parts)),
+        2 => (0..4u16, spoiled.prop_shuffle(), any::<Index>()).prop_map(|(id, mut parts, lost)| {
+            parts.truncate(1 + lost.index(parts.len()));
+            Form::Fragments(id, parts)
+        }),
+    ]
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
     /// A packet of an inside host to a server.
-    Out { host: usize, port: u16, server: usize, server_port: u16, what: What, ttl: u8 },
+    Out { host: usize, port: u16, server: usize, server_port: u16, what: What, ttl: u8, form: Form },
     /// An answer to a frame that was sent, perhaps from another port.
-    Answer { nth: Index, what: Option<What>, other_port: bool },
+    Answer { nth: Index, what: Option<What>, other_port: bool, form: Form },
+    /// A packet of an inside host to the external end of one that was sent out, or near it: a hairpin.
+    Hairpin { host: usize, port: u16, nth: Index, what: What, ttl: u8, other_port: bool, form: Form },
     /// From outside to an external address, a host, or the gateway.
-    Knock { to: usize, port: u16, server: usize, what: What },
+    Knock { to: usize, port: u16, server: usize, what: What, form: Form },
     /// An ICMP error about a frame that was sent, quoting so much of it.
     Error { nth: Index, kind: u8, code: u8, quoted: usize },
     /// A frame as before, with bytes changed or cut off.
@@ -338,12 +379,14 @@ fn step() -> impl Strategy<Value = Step> {
     let ttl = prop_oneof![6 => Just(64u8), 1 => 0..3u8];
     let time = prop_oneof![3 => 0..2_000u64, 3 => 0..130_000u64, 1 => 0..400_000u64, 1 => 0..8_000_000u64];
     prop_oneof![
-        12 => (0..6usize, port(), 0..SERVERS, 0..2u16, what(), ttl)
-            .prop_map(|(host, port, server, at, what, ttl)| Step::Out { host, port, server, server_port: 53 + at, what, ttl }),
-        10 => (any::<Index>(), prop::option::weighted(0.3, what()), prop::bool::weighted(0.2))
-            .prop_map(|(nth, what, other_port)| Step::Answer { nth, what, other_port }),
-        3 => (0..8usize, prop_oneof![port(), 960..1087u16, Just(8080), Just(27_003)], 0..SERVERS, what())
-            .prop_map(|(to, port, server, what)| Step::Knock { to, port, server, what }),
+        12 => (0..6usize, port(), 0..SERVERS, 0..2u16, what(), ttl.clone(), form()).prop_map(
+            |(host, port, server, at, what, ttl, form)| Step::Out { host, port, server, server_port: 53 + at, what, ttl, form }),
+        10 => (any::<Index>(), prop::option::weighted(0.3, what()), prop::bool::weighted(0.2), form())
+            .prop_map(|(nth, what, other_port, form)| Step::Answer { nth, what, other_port, form }),
+        4 => (0..6usize, port(), any::<Index>(), what(), ttl, prop::bool::weighted(0.2), form()).prop_map(
+            |(host, port, nth, what, ttl, other_port, form)| Step::Hairpin { host, port, nth, what, ttl, other_port, form }),
+        3 => (0..8usize, prop_oneof![port(), 960..1087u16, Just(8080), Just(27_003)], 0..SERVERS, what(), form())
+            .prop_map(|(to, port, server, what, form)| Step::Knock { to, port, server, what, form }),
         2 => (any::<Index>(), prop::sample::select(vec![3u8, 4, 5, 11, 12]), 0..16u8, 20..100usize)
             .prop_map(|(nth, kind, code, quoted)| Step::Error { nth, kind, code, quoted }),
         2 => (any::<Index>(), prop::collection::vec((any::<Index>(), any::<u8>()), 0..4), prop::option::of(any::<Index>()))
@@ -389,6 +432,19 @@ fn host(which: usize) -> (InterfaceId, Ipv4Addr) {
 
 /// An IPv4 frame toward the gateway, on the wire of an interface.
 fn frame(ingress: InterfaceId, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), what: What, ttl: u8) -> Vec<u8> {
+    long_frame(ingress, from, to, what, ttl, 0)
+}
+
+/// The same with more payload.
+fn long_frame(
+    ingress: InterfaceId,
+    from: (Ipv4Addr, u16),
+    to: (Ipv4Addr, u16),
+    what: What,
+    ttl: u8,
+    more: usize,
+) -> Vec<u8> {
+    let more = vec![0x5a; more];
     let vlan = (ingress == GUESTS).then_some(GUEST_VLAN);
     let mac = MACS[usize::from(ingress != INSIDE)];
     let link = PacketBuilder::ethernet2(PEER.0, mac.0);
@@ -398,19 +454,49 @@ fn frame(ingress: InterfaceId, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), what:
     };
     let mut frame = Vec::new();
     match what {
-        What::Udp(len) => builder.udp(from.1, to.1).write(&mut frame, &vec![0x5a; usize::from(len)]).unwrap(),
+        What::Udp(len) => {
+            let payload = [&vec![0x5a; usize::from(len)][..], &more].concat();
+            builder.udp(from.1, to.1).write(&mut frame, &payload).unwrap();
+        }
         What::Tcp(flags) => {
             let mut tcp = etherparse::TcpHeader::new(from.1, to.1, 1000, 65_000);
             (tcp.fin, tcp.syn, tcp.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
             (tcp.psh, tcp.ack) = (flags & 8 != 0, flags & 16 != 0);
             tcp.acknowledgment_number = 1000;
-            builder.tcp_header(tcp).write(&mut frame, &[]).unwrap();
+            builder.tcp_header(tcp).write(&mut frame, &more).unwrap();
         }
-        What::Echo(true) => builder.icmpv4_echo_request(from.1, 1).write(&mut frame, b"ping").unwrap(),
-        What::Echo(false) => builder.icmpv4_echo_reply(to.1, 1).write(&mut frame, b"ping").unwrap(),
-        What::Other(protocol) => builder.write(&mut frame, etherparse::IpNumber(protocol), &[0x5a; 24]).unwrap(),
+        What::Echo(request) => {
+            let payload = [b"ping", &more[..]].concat();
+            let echo =
+                if request { builder.icmpv4_echo_request(from.1, 1) } else { builder.icmpv4_echo_reply(to.1, 1) };
+            echo.write(&mut frame, &payload).unwrap();
+        }
+        What::Other(protocol) => {
+            let payload = [&[0x5a; 24], &more[..]].concat();
+            builder.write(&mut frame, etherparse::IpNumber(protocol), &payload).unwrap();
+        }
     }
     frame
+}
+
+/// The same as it comes in a form.
+fn frames(
+    ingress: InterfaceId,
+    from: (Ipv4Addr, u16),
+    to: (Ipv4Addr, u16),
+    (what, ttl, form): (What, u8, &Form),
+) -> Vec<Vec<u8>> {
+    match form {
+        Form::Atomic => vec![frame(ingress, from, to, what, ttl)],
+        Form::Loose(id) => vec![fragmentable(&frame(ingress, from, to, what, ttl), *id)],
+        Form::Fragments(id, parts) => {
+            let whole = long_frame(ingress, from, to, what, ttl, usize::from(UNITS) * 8);
+            parts
+                .iter()
+                .map(|&(start, end)| units_of(&whole, start, if end == UNITS { u16::MAX / 8 } else { end }, *id))
+                .collect()
+        }
+    }
 }
 
 /// What is done to an engine: the same whatever the bursts.
@@ -441,8 +527,9 @@ struct Bench {
     seen: Seen,
 }
 
-/// Packets for ICMP errors: more than a burst asks for, as what a burst has sent is only given back behind it.
-const PACKETS: usize = 64;
+/// Packets for ICMP errors and for what is cut up: more than a burst asks for, as what a burst has sent is only given back behind
+/// it.
+const PACKETS: usize = 256;
 
 impl Bench {
     fn new(spec: Spec) -> Bench {
@@ -588,11 +675,19 @@ impl Script {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Out { host: which, port, server: to, server_port, what, ttl } => {
+            Step::Out { host: which, port, server: to, server_port, what, ttl, form } => {
                 let (ingress, address) = host(*which);
-                self.send(ingress, frame(ingress, (address, *port), (server(*to), *server_port), *what, *ttl));
+                let (from, to) = ((address, *port), (server(*to), *server_port));
+                self.send_all(ingress, frames(ingress, from, to, (*what, *ttl, form)));
             }
-            Step::Answer { nth, what, other_port } => {
+            Step::Hairpin { host: which, port, nth, what, ttl, other_port, form } => {
+                let (ingress, address) = host(*which);
+                let out: Vec<_> = self.bench.seen.frames.iter().filter(|(to, _)| *to == OUTSIDE).cloned().collect();
+                let Some((end, ..)) = pick(&out, nth).and_then(|(_, frame)| ends(&frame)) else { return };
+                let to = (end.0, end.1 ^ u16::from(*other_port));
+                self.send_all(ingress, frames(ingress, (address, *port), to, (*what, *ttl, form)));
+            }
+            Step::Answer { nth, what, other_port, form } => {
                 let Some((interface, sent)) = self.seen(nth) else { return };
                 let Some((from, to, was)) = ends(&sent) else { return };
                 let what = what.unwrap_or(match was {
@@ -601,9 +696,9 @@ impl Script {
                     other => other,
                 });
                 let to = (to.0, to.1 ^ u16::from(*other_port));
-                self.send(interface, frame(interface, to, from, what, 64));
+                self.send_all(interface, frames(interface, to, from, (what, 64, form)));
             }
-            Step::Knock { to, port, server: from, what } => {
+            Step::Knock { to, port, server: from, what, form } => {
                 let to = match to {
                     0 | 1 => Ipv4Addr::new(203, 0, 113, 5),
                     2 => Ipv4Addr::new(203, 0, 113, 6),
@@ -613,7 +708,7 @@ impl Script {
                     6 => Ipv4Addr::new(198, 51, 100, 9),
                     _ => Ipv4Addr::new(255, 255, 255, 255),
                 };
-                self.send(OUTSIDE, frame(OUTSIDE, (server(*from), 53), (to, *port), *what, 64));
+                self.send_all(OUTSIDE, frames(OUTSIDE, (server(*from), 53), (to, *port), (*what, 64, form)));
             }
             Step::Error { nth, kind, code, quoted } => {
                 let Some((interface, sent)) = self.seen(nth) else { return };
@@ -660,6 +755,10 @@ impl Script {
         pick(&self.bench.seen.frames, nth).filter(|(_, frame)| frame[link_len(frame) - 2..][..2] == [8, 0])
     }
 
+    fn send_all(&mut self, interface: InterfaceId, frames: Vec<Vec<u8>>) {
+        frames.into_iter().for_each(|frame| self.send(interface, frame));
+    }
+
     fn send(&mut self, interface: InterfaceId, frame: Vec<u8>) {
         self.sent.push((interface, frame.clone()));
         let port = self.bench.plan.interface(interface).expect("an interface").port;
@@ -670,6 +769,7 @@ impl Script {
     fn op(&mut self, op: Op) {
         let bench = &mut self.bench;
         let (now, sent) = (bench.now, bench.seen.frames.len());
+        let created = bench.counters.session_creations.get();
         let over: Vec<_> = bench
             .engine
             .shards()
@@ -681,9 +781,11 @@ impl Script {
         let stories = bench.run(&op);
         if let Op::Frame(port, frame) = &op {
             self.spoofed |= *port == PortId(1) && is_untagged(frame) && source(frame) == Some([192, 168]);
-            assert_eq!(stories.len(), 1, "every packet has one disposal");
-            let [story] = &stories[..] else { return };
-            if let (SessionStep::Hit, Some(before)) = (story.session, story.before) {
+            assert_eq!(stories.iter().filter(|story| !story.resumed).count(), 1, "every packet has one disposal");
+            // What a packet before it, which waited for this one, has made anew may be used.
+            let made = bench.counters.session_creations.get() > created;
+            for story in stories.iter().filter(|_| !made) {
+                let (SessionStep::Hit, Some(before)) = (story.session, story.before) else { continue };
                 let used = over.iter().any(|(proto, tuple)| {
                     dataplane::pool::Proto::from_ip(before.protocol) == Some(*proto)
                         && before.source == IpAddr::from(Ipv4Addr::from_bits(tuple.source))
@@ -727,10 +829,6 @@ impl Script {
 
 fn pick(frames: &[(InterfaceId, Vec<u8>)], nth: &Index) -> Option<(InterfaceId, Vec<u8>)> {
     (!frames.is_empty()).then(|| frames[nth.index(frames.len())].clone())
-}
-
-fn link_len(frame: &[u8]) -> usize {
-    if frame[12..14] == [0x81, 0] { 18 } else { 14 }
 }
 
 /// Whether a frame belongs to the untagged interface: it has no tag, or VLAN 0 in it.

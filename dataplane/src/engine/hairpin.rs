@@ -12,6 +12,7 @@ use crate::packet::parse::{Fragment, Transport, View4};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
+use crate::route::neighbour::Hop;
 use crate::session::Direction;
 use crate::steer::hand_over::Turn;
 use crate::steer::passage::Passage;
@@ -114,6 +115,8 @@ impl<P: Packet> Engine<P> {
         let hash = self.secret.flow_hash(tuple.key(Direction::Outbound), proto);
         let flow = Flow { shard, direction: Direction::Outbound, tuple, proto, hash };
         let found = self.live_session(at.zone, &flow, at.now);
+        // This pass leads to no neighbour: a session that it opens is to remember none.
+        self.hop = Hop::UNKNOWN;
         let (to, (addresses, transport)) = match found {
             Some(id) => {
                 let session = self.shards.get(shard.index()).and_then(|shard| shard.session(id));

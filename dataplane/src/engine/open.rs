@@ -11,6 +11,7 @@ use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
 use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck};
 use crate::stages::Stage;
+use crate::steer::shard_of4;
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
 use crate::translate::napt;
@@ -147,7 +148,11 @@ impl<P: Packet> Engine<P> {
         let (port, remote) = (flow.tuple.source_port, flow.tuple.destination);
         let Some(entry) = plan.externals.get(external as usize) else { return Drop::Unsolicited.into() };
         let static_entry = match self.leases.owner(external, port) {
-            Owner::Static => plan.policy.static_in(entry.address, entry.static_nat, flow.proto, port),
+            // Where a reload has just ended the port's lease, this is still the shard that had it: the next packet finds the right one.
+            Owner::Static => plan
+                .policy
+                .static_in(entry.address, entry.static_nat, flow.proto, port)
+                .filter(|entry| shard_of4(entry.inside) == flow.shard),
             Owner::Free | Owner::Shard(_) => None,
         };
         let (inside, inside_port, mapping, rule, filtering, refresh, (to, from)) = if let Some(entry) = static_entry {

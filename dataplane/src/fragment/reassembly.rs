@@ -487,3 +487,301 @@ impl<T> Reassembly<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::parse::Transport;
+
+    const NOW: Time = Time::from_secs(1000);
+    const AGE: Duration = Duration::from_secs(2);
+
+    /// What a first fragment lends: a port to know it by.
+    fn lent(port: u16) -> Lent {
+        Lent { source_port: port, destination_port: 53, transport: Transport::Udp, identification: None }
+    }
+
+    fn datagram(identification: u16) -> Datagram {
+        Datagram { source: 1, destination: 2, identification, protocol: 17 }
+    }
+
+    /// A shard of a gateway in which so many fragments may wait for each shard, and what became of the fragments: they are known
+    /// by numbers.
+    struct Bench {
+        reassembly: Reassembly<u32>,
+        passed: Vec<u32>,
+        /// Of each datagram, those that passed behind or with a first one.
+        lives: BTreeMap<u16, Vec<Vec<u32>>>,
+        lost: Vec<(u32, Drop)>,
+        refused: Vec<(u32, Drop)>,
+    }
+
+    impl Bench {
+        fn new(share: u32) -> Bench {
+            let reassembly = Reassembly::new(share * 64);
+            Bench { reassembly, passed: Vec::new(), lives: BTreeMap::new(), lost: Vec::new(), refused: Vec::new() }
+        }
+
+        fn take_lost(&mut self) {
+            self.lost.extend(std::iter::from_fn(|| self.reassembly.take_lost()));
+        }
+
+        /// A fragment comes: its number, its datagram, units from and to, whether it is the last one.
+        fn offer(&mut self, number: u32, id: u16, (start, end, last): (u16, u16, bool), bytes: usize, now: Time) {
+            let first = (start == 0).then(|| Ok(lent(id)));
+            self.offer_with(number, id, Piece { start, end, last }, bytes, first, now);
+        }
+
+        fn offer_with(
+            &mut self,
+            number: u32,
+            id: u16,
+            piece: Piece,
+            bytes: usize,
+            first: Option<Result<Lent, Drop>>,
+            now: Time,
+        ) {
+            let is_first = first.is_some();
+            match self.reassembly.offer(&datagram(id), piece, bytes, first, now, now + AGE) {
+                Offer::Pass(lends, mut chain) => {
+                    assert_eq!(lends, lent(id));
+                    let mut passed: Vec<_> = std::iter::from_fn(|| self.reassembly.release(&mut chain)).collect();
+                    passed.push(number);
+                    self.passed.extend(&passed);
+                    let lives = self.lives.entry(id).or_default();
+                    if is_first {
+                        lives.push(passed);
+                    } else {
+                        lives.last_mut().expect("a first one has passed").extend(passed);
+                    }
+                }
+                Offer::Wait(place) => self.reassembly.hold(place, number),
+                Offer::Refuse(reason) => self.refused.push((number, reason)),
+            }
+            self.take_lost();
+        }
+
+        /// So many later fragments that wait, one of each datagram from `id` on.
+        fn flood(&mut self, id: u16, count: u16, bytes: usize) {
+            for n in 0..count {
+                self.offer(u32::from(id + n), id + n, (10, 20, false), bytes, NOW);
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_go_on_in_the_order_in_which_they_came() {
+        let mut it = Bench::new(16);
+        for (number, part) in [(1, (20, 30, true)), (2, (10, 20, false)), (3, (0, 10, false))] {
+            assert_eq!((it.passed.len(), it.reassembly.held()), (0, number as usize - 1));
+            it.offer(number, 7, part, 100, NOW);
+        }
+        assert_eq!(it.passed, [1, 2, 3]);
+        // It was whole, and is forgotten.
+        assert_eq!((it.reassembly.held(), it.reassembly.datagrams()), (0, 0));
+        // One that is known lends to what comes later, until it is whole.
+        for (number, part) in [(4, (0, 10, false)), (5, (20, 30, true)), (6, (10, 20, false))] {
+            it.offer(number, 7, part, 100, NOW);
+            assert_eq!(it.reassembly.datagrams(), usize::from(number < 6));
+        }
+        assert_eq!(it.passed, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn datagrams_are_told_apart() {
+        let mut it = Bench::new(16);
+        it.offer(1, 7, (10, 20, true), 100, NOW);
+        it.offer(2, 8, (0, 10, false), 100, NOW);
+        assert_eq!((&it.passed[..], it.reassembly.held()), (&[2][..], 1));
+    }
+
+    #[test]
+    fn an_overlap_ends_the_datagram() {
+        for overlapping in [(15, 25, false), (5, 12, false), (9, 21, false), (0, 12, false), (15, 30, true)] {
+            let mut it = Bench::new(16);
+            it.offer(1, 7, (10, 20, false), 100, NOW);
+            it.offer(2, 7, overlapping, 100, NOW);
+            assert_eq!(
+                (&it.refused[..], &it.lost[..]),
+                (&[(2, Drop::FragmentOverlap)][..], &[(1, Drop::FragmentOverlap)][..])
+            );
+            it.offer(3, 7, (0, 5, false), 100, NOW);
+            assert_eq!((it.refused[1], it.passed.len(), it.reassembly.held()), ((3, Drop::FragmentOverlap), 0, 0));
+        }
+    }
+
+    /// What is behind the last one, or a second last one, or a last one before what has been seen.
+    #[test]
+    fn nothing_is_beyond_the_end() {
+        for (one, other) in
+            [((10, 20, true), (20, 30, false)), ((10, 20, true), (20, 30, true)), ((20, 30, false), (10, 20, true))]
+        {
+            let mut it = Bench::new(16);
+            it.offer(1, 7, one, 100, NOW);
+            it.offer(2, 7, other, 100, NOW);
+            assert_eq!((it.refused[0], it.lost[0]), ((2, Drop::FragmentOverlap), (1, Drop::FragmentOverlap)));
+        }
+    }
+
+    #[test]
+    fn a_repetition_ends_itself_alone() {
+        let mut it = Bench::new(16);
+        it.offer(1, 7, (10, 20, true), 100, NOW);
+        it.offer(2, 7, (10, 20, true), 100, NOW);
+        it.offer(3, 7, (12, 14, false), 100, NOW);
+        assert_eq!(it.refused, [(2, Drop::FragmentOverlap), (3, Drop::FragmentOverlap)]);
+        it.offer(4, 7, (0, 10, false), 100, NOW);
+        assert_eq!((it.passed, it.lost), (vec![1, 4], vec![]));
+    }
+
+    #[test]
+    fn a_first_one_that_can_not_pass_takes_the_others_along() {
+        let mut it = Bench::new(16);
+        it.offer(1, 7, (10, 20, false), 100, NOW);
+        it.offer_with(2, 7, Piece { start: 0, end: 10, last: false }, 100, Some(Err(Drop::Fragment)), NOW);
+        it.offer(3, 7, (20, 30, true), 100, NOW);
+        assert_eq!((it.refused, it.lost), (vec![(2, Drop::Fragment), (3, Drop::Fragment)], vec![(1, Drop::Fragment)]));
+    }
+
+    /// Twelve disjoint parts are remembered; one more is refused, and what closes a gap is not.
+    #[test]
+    fn gaps_are_bounded() {
+        let mut it = Bench::new(16);
+        for (n, start) in (0..).zip((10..).step_by(2).take(PARTS_MAX)) {
+            it.offer(n, 7, (start, start + 1, false), 8, NOW);
+        }
+        it.offer(100, 7, (100, 101, false), 8, NOW);
+        assert_eq!(it.refused, [(100, Drop::FragmentQueueFull)]);
+        it.offer(101, 7, (11, 12, false), 8, NOW);
+        it.offer(102, 7, (0, 10, false), 8, NOW);
+        assert_eq!((it.passed.len(), it.reassembly.held()), (PARTS_MAX + 2, 0));
+    }
+
+    #[test]
+    fn the_number_that_waits_is_bounded() {
+        let mut it = Bench::new(16);
+        it.flood(0, 40, 100);
+        assert_eq!((it.reassembly.held(), it.reassembly.datagrams()), (16, 16));
+        // The oldest went, in their order.
+        assert!(it.lost.iter().copied().eq((0..24).map(|number| (number, Drop::FragmentQueueFull))));
+        // A datagram can't take the place of its own.
+        let mut it = Bench::new(16);
+        for (n, start) in (0..16).zip(100..) {
+            it.offer(n, 7, (start, start + 1, false), 8, NOW);
+        }
+        it.offer(16, 7, (116, 117, false), 8, NOW);
+        assert_eq!((it.refused, it.lost.len(), it.reassembly.held()), (vec![(16, Drop::FragmentQueueFull)], 0, 16));
+    }
+
+    #[test]
+    fn the_bytes_that_wait_are_bounded() {
+        let mut it = Bench::new(16);
+        // 16 * 2048 bytes: three of these.
+        it.flood(0, 5, 9000);
+        assert_eq!((it.reassembly.held(), it.lost.len()), (3, 2));
+        it.offer(9, 4, (0, 10, false), 100, NOW);
+        assert_eq!((&it.passed[..], it.reassembly.held()), (&[4, 9][..], 2));
+        // What has gone on gave its room back, and what was lost as well.
+        it.flood(10, 1, 9000);
+        assert_eq!((it.reassembly.held(), it.lost.len()), (3, 2));
+        // One that is larger than all of it finds none, whatever goes.
+        it.flood(20, 1, 16 * 2048 + 1);
+        assert_eq!((it.refused, it.reassembly.held()), (vec![(20, Drop::FragmentQueueFull)], 0));
+    }
+
+    /// Datagrams that are known have places of their own: no flood of the one kind takes those of the other.
+    #[test]
+    fn known_and_waiting_ones_do_not_displace_each_other() {
+        let mut it = Bench::new(16);
+        it.flood(0, 16, 100);
+        for id in 1000..1200 {
+            it.offer(u32::from(id), id, (0, 10, false), 100, NOW);
+        }
+        assert_eq!((it.passed.len(), it.reassembly.held(), it.reassembly.datagrams()), (200, 16, 16 + 64));
+        it.flood(2000, 100, 100);
+        it.offer(1, 1199, (10, 20, true), 100, NOW);
+        assert_eq!(it.passed.len(), 201);
+        // Of the oldest known ones nothing is known any more: their later fragments wait.
+        it.offer(2, 1000, (10, 20, true), 100, NOW);
+        assert_eq!(it.passed.len(), 201);
+    }
+
+    /// Both kinds are given up at their deadline: not before, and then whether the timer comes by or a fragment does.
+    #[test]
+    fn age_is_bounded() {
+        let mut it = Bench::new(16);
+        it.offer(1, 7, (10, 20, false), 100, NOW);
+        it.offer(2, 8, (0, 10, false), 100, NOW);
+        let (before, after) = (NOW + Duration::from_millis(1999), NOW + AGE);
+        assert!(!it.reassembly.expire(before));
+        // A later one of the same datagram does not make it younger.
+        it.offer(3, 7, (20, 30, true), 100, before);
+        it.offer(4, 9, (10, 20, false), 100, before);
+        assert!(it.reassembly.expire(after) && !it.reassembly.expire(after));
+        it.take_lost();
+        assert_eq!((it.reassembly.datagrams(), it.reassembly.held()), (1, 1));
+        assert_eq!(it.lost, [(1, Drop::FragmentTimeout), (3, Drop::FragmentTimeout)]);
+        // Without a timer: it begins anew.
+        let mut it = Bench::new(16);
+        it.offer(1, 7, (10, 20, true), 100, NOW);
+        it.offer(2, 7, (0, 10, false), 100, after);
+        assert_eq!((it.passed, it.lost), (vec![2], vec![(1, Drop::FragmentTimeout)]));
+    }
+
+    #[test]
+    fn what_waits_can_be_given_up_at_once_and_the_rest_moves() {
+        let (mut it, mut other) = (Bench::new(16), Reassembly::<()>::new(16 * 64));
+        it.offer(1, 8, (0, 10, false), 100, NOW);
+        for (number, id, part) in [(2, 7, (20, 30, true)), (3, 9, (10, 20, true)), (4, 7, (10, 20, false))] {
+            it.offer(number, id, part, 100, NOW);
+        }
+        it.reassembly.give_up_waiting();
+        it.take_lost();
+        assert_eq!(it.lost.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 4, 3]);
+        it.reassembly.exchange(&mut other);
+        assert_eq!((it.reassembly.datagrams(), it.reassembly.held(), other.datagrams()), (0, 0, 1));
+        it.reassembly = Reassembly::new(16 * 64);
+        it.reassembly.exchange(&mut other);
+        it.offer(5, 8, (10, 20, true), 100, NOW);
+        assert_eq!(it.passed, [1, 5]);
+    }
+
+    proptest! {
+        /// Any fragments of a few datagrams, at any time: each has one fate; what passes of one life of a datagram never overlaps,
+        /// and comes with its own first one; and all bounds hold.
+        #[test]
+        fn each_fragment_has_one_fate(
+            arrivals in prop::collection::vec((0..40u16, 0..12u16, 1..5u16, any::<bool>(), 0..3000usize, 0..400u64), 1..300),
+        ) {
+            let mut it = Bench::new(4);
+            let (mut now, mut parts) = (NOW, BTreeMap::new());
+            for (number, (id, start, len, last, bytes, millis)) in (0..).zip(arrivals) {
+                now = now + Duration::from_millis(millis);
+                parts.insert(number, (start, start + len));
+                it.offer(number, id % 10, (start, start + len, last), bytes, now);
+                if id > 30 {
+                    it.reassembly.expire(now);
+                    it.take_lost();
+                }
+                let held = it.reassembly.held();
+                prop_assert!(held <= 4 && it.reassembly.datagrams() <= 4 + 16 + 1);
+                prop_assert_eq!(it.passed.len() + it.lost.len() + it.refused.len() + held, number as usize + 1);
+            }
+            for life in it.lives.values().flatten() {
+                let mut life: Vec<_> = life.iter().map(|number| parts[number]).collect();
+                life.sort_unstable();
+                prop_assert_eq!(life[0].0, 0);
+                prop_assert!(life.is_sorted_by(|one, next| one.1 <= next.0), "{life:?}");
+            }
+            while it.reassembly.expire(now + AGE) {}
+            it.take_lost();
+            prop_assert_eq!((it.reassembly.held(), it.reassembly.datagrams()), (0, 0));
+            prop_assert_eq!(it.passed.len() + it.lost.len() + it.refused.len(), parts.len());
+        }
+    }
+}

@@ -505,10 +505,10 @@ pub fn icmp(
     frame
 }
 
-/// The VLAN tags of a frame that the gateway sent, outermost first: type and identifier.
+/// The VLAN tags of a frame, outermost first: type and identifier.
 pub fn tags(frame: &[u8]) -> Vec<(u16, u16)> {
-    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    let tags = (12..).step_by(4).map(|at| (word(at), word(at + 2)));
+    let word = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
+    let tags = (12..).step_by(4).map_while(|at| Some((word(at)?, word(at + 2)?)));
     tags.take_while(|(kind, _)| matches!(kind, 0x8100 | 0x88a8 | 0x9100)).collect()
 }
 

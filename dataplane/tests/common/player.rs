@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use dataplane::plan::InterfaceId;
 
-use super::fragments::{part, place, put_together};
+use super::fragments::{place, put_together, units_of};
 use super::mix::{DATAGRAM, Flow, Form, Kind, Numbered, Peer, Step, WHOLE, Way, header_units, static_ends};
 use super::scene::{error, with_header};
 use super::{End, INSIDE, OUTSIDE, icmp, read, tcp_with, udp};
@@ -313,11 +313,7 @@ fn packet(
         header.time_to_live = if form == Form::Expired { 1 } else { 64 };
     });
     match form {
-        Form::Part { start, end } => {
-            let all = &frame[34..];
-            let (from, to) = (usize::from(start) * 8, usize::from(end) * 8);
-            part(&frame, start, to < all.len(), &all[from..to.min(all.len())], tag)
-        }
+        Form::Part { start, end } => units_of(&frame, start, end, tag),
         _ => frame,
     }
 }

@@ -20,10 +20,12 @@ use dataplane::steer::shard_of4;
 use dataplane::time::Time;
 
 use super::bytes::Bytes;
-use crate::build::{Ip4, ethernet, icmp, low16, packet_at};
+use crate::build::{Ip4, ethernet, get16, icmp, low16, packet_at, put16, seal4, tagged, tcp, udp};
 use crate::catalogue::seal;
 use crate::check;
-use crate::scene::{self, PEER, SERVER, SERVER6, Side};
+use crate::scene::{
+    self, CUSTOMER, EXTERNAL, EXTERNAL_MAIL, GUEST, HOST, MAIL, PEER, SERVER, SERVER6, Side, VLAN, double_tagged,
+};
 
 /// Moves of an input that are made.
 const MOVES: usize = 256;
@@ -78,6 +80,8 @@ struct Bench {
     host: Host,
     now: Time,
     proper: Vec<(Side, Vec<u8>)>,
+    /// The datagram that fragments are of: the last proper one, answer or hairpin.
+    whole: (Side, Vec<u8>),
     /// The burst that is being collected.
     burst: Received<HeapPacket>,
     /// What has left of late, and by which side.
@@ -109,6 +113,7 @@ impl Bench {
             host,
             now,
             proper: scene::proper(),
+            whole: (Side::Inside, Vec::new()),
             burst: Received::new(),
             left: Vec::new(),
             sought: Vec::new(),
@@ -123,7 +128,7 @@ impl Bench {
         let what = bytes.byte()?;
         // Frames may be held back, to arrive in one burst.
         let later = what & 0x80 != 0;
-        let is_frame = matches!(what & 31, 0..=11);
+        let is_frame = matches!(what & 31, 0..=11 | 28..=30);
         if !is_frame {
             self.flush();
         }
@@ -131,7 +136,7 @@ impl Bench {
             0..=3 => {
                 let index = bytes.index(self.proper.len())?;
                 let (side, frame) = self.proper[index].clone();
-                self.arrive(side, frame, RxChecksum::Unknown, later);
+                self.arrive_whole(side, frame, later);
             }
             4..=6 => self.spoiled(bytes, later)?,
             7 => {
@@ -159,6 +164,8 @@ impl Bench {
             20 | 21 => self.walk(bytes)?,
             22..=25 => self.reload(bytes.word()?, bytes.byte()?),
             26 => self.end_reload(),
+            28 | 29 => self.fragment(bytes, later)?,
+            30 => self.hairpin(bytes, later)?,
             _ => {
                 let mut answers = Vec::new();
                 self.host.poll(self.now, &mut answers);
@@ -177,6 +184,12 @@ impl Bench {
         if !later || self.burst.is_full() {
             self.flush();
         }
+    }
+
+    /// The same of a datagram that fragments may be of.
+    fn arrive_whole(&mut self, side: Side, frame: Vec<u8>, later: bool) {
+        self.whole = (side, frame.clone());
+        self.arrive(side, frame, RxChecksum::Unknown, later);
     }
 
     /// Processes what was held back.
@@ -236,6 +249,62 @@ impl Bench {
             *byte = flags;
         }
         seal(&mut frame);
+        self.arrive_whole(side, frame, later);
+        Some(())
+    }
+
+    /// An inside host sends to the external end of a packet that left, or to a forward or static entry.
+    fn hairpin(&mut self, bytes: &mut Bytes, later: bool) -> Option<()> {
+        let (nth, from, how) = (bytes.byte()?, bytes.byte()?, bytes.byte()?);
+        let left = self.remembered(nth).filter(|(side, _)| *side == Side::Outside).map(|(_, frame)| frame);
+        let packet = left.as_ref().and_then(|frame| frame.get(14..));
+        let seen = packet.filter(|packet| packet.len() >= 28 && packet[0] == 0x45);
+        let (to, port, protocol) = match seen {
+            Some(packet) => {
+                let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+                (source, get16(packet, if packet[9] == 1 { 24 } else { 20 }), packet[9])
+            }
+            None => [(EXTERNAL, 8080, 6), (EXTERNAL, 27_003, 17), (EXTERNAL_MAIL, 25, 17), (EXTERNAL_MAIL, 0, 1)]
+                [usize::from(nth) % 4],
+        };
+        let host = [HOST, MAIL, GUEST, CUSTOMER][usize::from(from) % 4];
+        let source = 4000 + u16::from(from / 4);
+        let [high, low] = source.to_be_bytes();
+        let segment = match protocol {
+            1 => icmp(8, 0, [high, low, 0, 1], b"ping"),
+            6 => tcp(source, port, how, &[], b"turn round"),
+            _ => udp(source, port, b"turn round"),
+        };
+        let ip = Ip4 { ttl: if how & 0x40 == 0 { 64 } else { 1 }, ..Ip4::new(host, to) };
+        let frame = ethernet(Side::Inside, 0x0800, &ip.packet(protocol, &segment));
+        let frame = match host {
+            GUEST => tagged(&frame, 0x8100, VLAN),
+            CUSTOMER => double_tagged(&frame),
+            _ => frame,
+        };
+        self.arrive_whole(Side::Inside, frame, later);
+        Some(())
+    }
+
+    /// Any part of the datagram in hand, in units of 8 bytes, as a fragment with one of a few identifications. It has something
+    /// behind it, so that there are more parts than one.
+    fn fragment(&mut self, bytes: &mut Bytes, later: bool) -> Option<()> {
+        let (part, how) = (bytes.byte()?, bytes.byte()?);
+        let (side, mut frame) = self.whole.clone();
+        let at = packet_at(&frame).min(frame.len());
+        if frame.get(at) != Some(&0x45) || frame.len() < at + 20 {
+            return Some(());
+        }
+        frame.resize(frame.len() + 64, 0x5a);
+        let payload = frame.split_off(at + 20);
+        let [start, end] = [part & 15, (part & 15) + (part >> 4)].map(|unit| usize::from(unit) * 8);
+        frame.extend(payload.get(start.min(payload.len())..end.min(payload.len())).unwrap_or(&[]));
+        let packet = &mut frame[at..];
+        let total = low16(packet.len());
+        put16(packet, 2, total);
+        put16(packet, 4, u16::from(how & 3));
+        put16(packet, 6, u16::from(how & 4) << 11 | u16::from(part & 15));
+        seal4(packet);
         self.arrive(side, frame, RxChecksum::Unknown, later);
         Some(())
     }
@@ -431,7 +500,8 @@ impl Bench {
         let gauge = |counters: &[Counter]| counters.iter().map(Counter::get).sum::<u64>();
         assert_eq!(gauge(&self.counters.sessions), sessions);
         assert_eq!((gauge(&self.counters.mappings), self.counters.mappings_held.get()), (live, held));
-        assert!(self.counters.held.get() <= u64::from(base().limits.held));
+        let (held, fragments) = (self.counters.held.get(), self.counters.fragments_held.get());
+        assert!(held - fragments <= u64::from(base().limits.held) && fragments <= u64::from(base().limits.fragments));
     }
 }
 
