@@ -32,10 +32,6 @@ const ROUNDS_OF_ONE_WINDOW: usize = 2;
 const MEMORY_MIB: u32 = 128;
 /// What a gateway of ten million sessions takes at most here, with the frames of its flows: in bytes a session.
 const BYTES_PER_FLOW: usize = 700;
-/// Turns in which all sessions are made, used and ended.
-const TURNS: u8 = 10;
-/// The same of a run that is neither quick nor full: each takes half a minute.
-const TURNS_OF_CORE: u8 = 3;
 /// The flows at which a full table is flooded, and bursts are timed one by one.
 const FLOODED: usize = 1_032_192;
 const CYCLES: &str = "cycles/packet";
@@ -51,9 +47,9 @@ struct Options {
     /// The core to measure on [default: the last one]
     #[arg(long)]
     core: Option<usize>,
-    /// Turns in which all sessions are made, used and ended [default: 3; with --quick or --full 10]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
-    turns: Option<u8>,
+    /// Turns in which all sessions are made, used and ended
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    turns: u8,
     /// Packets on the heap instead of DPDK's: for profilers
     #[arg(long)]
     heap: bool,
@@ -68,11 +64,6 @@ struct Options {
 impl Options {
     fn bursts(&self) -> usize {
         self.bursts.unwrap_or(if self.common.quick { BURSTS / 20 } else { BURSTS })
-    }
-
-    fn turns(&self) -> u8 {
-        let common = &self.common;
-        self.turns.unwrap_or(if common.quick || common.full { TURNS } else { TURNS_OF_CORE })
     }
 
     fn flows(&self) -> usize {
@@ -359,7 +350,7 @@ impl<L: PacketPool> Bench<L> {
         let mut cycles = Cycles::new(flows, supply)?;
         let resident = Case::new(RESIDENT, flows);
         let mut most_ended = 0;
-        for _ in 0..options.turns() {
+        for _ in 0..options.turns {
             let turn = cycles.turn(supply)?;
             for (name, window) in TURN.iter().zip([turn.made, turn.hit, turn.ended]) {
                 sheet.put(&Case::new(name, flows), "cycles/session", window);

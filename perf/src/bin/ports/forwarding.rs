@@ -72,7 +72,7 @@ pub fn run(
         loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
     }
 
-    let (warm, time) = if options.common.quick { (50, 100) } else { (100, 500) };
+    let (warm, time) = if options.common.quick { (20, 60) } else { (100, 500) };
     let (warm, time) = (Duration::from_millis(warm), Duration::from_millis(time));
     let rounds = options.common.windows();
     let mut sheet = Sheet::new(&options.common.only);

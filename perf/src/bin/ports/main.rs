@@ -17,6 +17,7 @@ use peer::{Kind, Peer, Place};
 use perf::clock;
 use perf::machine::{Part, free_huge_mib};
 use perf::options::Common;
+use perf::stages;
 
 /// Memory for the generator's packets, in MiB, and how many there are.
 const MEMORY_MIB: u32 = 256;
@@ -112,7 +113,11 @@ fn main() -> Result<()> {
         // And a pair that leads from one to the other: the generator's own rate.
         generator.connect(peer::loopback(&directory.path().join("loopback.memif"), 2 * peers.len()))?;
         let externals = forwarding::open(sessions, &peers, &mut generator)?;
-        let part = |name| Part::begin(name, part.frequency).on(&part.pages);
+        let part = |name| {
+            let mut part = Part::begin(name, part.frequency).on(&part.pages);
+            part.notes.extend(stages::note());
+            part
+        };
         let mut runs = options.runs();
         runs.sort_unstable();
         for run in runs {

@@ -188,9 +188,11 @@ impl Scrape {
         self.sum("turnpike_worker_busy_seconds_total")
     }
 
-    /// Cycles that its workers have spent on each stage of packets' way; zero unless its build counts them.
+    /// Cycles that its worker has spent on each stage of packets' way; zero unless its build counts them.
     pub fn stages(&self) -> [f64; Stage::ALL.len()] {
-        Stage::ALL.map(|stage| self.sum(&format!("turnpike_worker_stage_cycles_total{{stage=\"{}\"", stage.name())))
+        let series =
+            |stage: Stage| format!("turnpike_worker_stage_cycles_total{{worker=\"0\",stage=\"{}\"", stage.name());
+        Stage::ALL.map(|stage| self.sum(&series(stage)))
     }
 
     /// What was dropped, by reason.

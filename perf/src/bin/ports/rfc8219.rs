@@ -117,7 +117,7 @@ pub fn run(
     }
     let (_, gap, worst) = spread(&gaps);
     part.notes.push(format!("the generator's own longest gap in a trial: median {gap:.0} µs, longest {worst:.0} µs"));
-    println!("\nRFC 8219, {}\n{}\n\n{}", part.notes[0], part.notes[1], sheet.list(|_| true));
+    println!("\nRFC 8219: {}\n\n{}", part.notes.join(". "), sheet.list(|_| true));
     part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 

@@ -68,7 +68,7 @@ pub fn run(
     ensure!(expired < 0.5, "{expired} sessions timed out during the trials");
     empty(peer)?;
     peer.freeze()?;
-    println!("\nRFC 9693, {}\n\n{}", part.notes[0], sheet.list(|_| true));
+    println!("\nRFC 9693: {}\n\n{}", part.notes.join(". "), sheet.list(|_| true));
     part.finish(sheet.into_cells(), options.common.out.as_deref())
 }
 
