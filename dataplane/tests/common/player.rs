@@ -26,6 +26,8 @@ pub struct Group {
     pub name: String,
     /// The shards' inside ends. Order may suffer while they move under traffic.
     pub ends: Vec<Ipv4Addr>,
+    /// Fragments that go to the shard of their datagram first, whichever that is.
+    pub is_hashed: bool,
 }
 
 /// A frame as it is told of.
@@ -206,7 +208,9 @@ impl Player {
         };
         let name = format!("{interface:?} {flow:?} {way:?} {order}");
         let what = format!("{ends} ttl {} at {offset} {}", got.ttl, if more { "and more" } else { "" });
-        (Group { name, ends: [flow.host.0].into_iter().chain(peer).collect() }, Told { tag, what, body })
+        let is_hashed = toward_pool && matches!(form, Form::Part { .. });
+        let group = Group { name, ends: [flow.host.0].into_iter().chain(peer).collect(), is_hashed };
+        (group, Told { tag, what, body })
     }
 
     /// An ICMP error: what it quotes is of a flow too, as it looks where the error goes.
@@ -226,7 +230,7 @@ impl Player {
         let what = format!("{}/{} from {said} to {to_whom} about {id}", got.transport[0], got.transport[1]);
         let ends = [from, to].map(|end| self.inside.get(&(kind, end)).map_or(end.0, |inside| inside.0));
         let name = format!("{interface:?} errors about {about} {id}");
-        (Group { name, ends: ends.to_vec() }, Told { tag, what, body: Vec::new() })
+        (Group { name, ends: ends.to_vec(), is_hashed: false }, Told { tag, what, body: Vec::new() })
     }
 
     /// An end, an inside end in place of an external one.
