@@ -202,7 +202,7 @@ struct Flow {
 }
 
 /// Token bucket, as the time at which it would be full again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bucket {
     full_at: Time,
 }

@@ -242,7 +242,7 @@ impl<P: Packet> Engine<P> {
         #[allow(clippy::cast_possible_truncation)] // the lower halves
         let (source, port) = (lane.key.addresses as u32, lane.key.ports as u16);
         if let Some(pool) = self.plan.policy.first_pool(lane.zone) {
-            shard.prefetch_opening(&self.secret, source, port, lane.proto, pool);
+            shard.prefetch_opening(&self.secret, source, port, lane.proto, pool, self.arenas.is_full());
         }
     }
 

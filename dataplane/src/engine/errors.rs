@@ -5,7 +5,7 @@ use crate::counters::Drop;
 use crate::packet::Packet;
 use crate::packet::parse::{Fragment, View4};
 use crate::pool::Proto;
-use crate::session::{Direction, FlowKey, Session, Tuple4, recheck};
+use crate::session::{Direction, Session, Tuple4, recheck};
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
 use crate::trace::{RuleRef, SessionStep};
@@ -74,7 +74,7 @@ impl<P: Packet> Engine<P> {
         proto: Proto,
         now: Time,
     ) -> Option<Session> {
-        let key = FlowKey::of(tuple, direction);
+        let key = tuple.key(direction);
         let hash = self.secret.flow_hash(key, proto);
         let (shard, mut context) = self.shard_at(shard, now);
         let id = shard.find(hash, direction, key, proto)?;

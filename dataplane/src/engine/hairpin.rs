@@ -13,7 +13,7 @@ use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
 use crate::route::neighbour::Hop;
-use crate::session::{Direction, FlowKey};
+use crate::session::Direction;
 use crate::steer::hand_over::Turn;
 use crate::steer::passage::Passage;
 use crate::steer::{ShardId, shard_of4};
@@ -112,7 +112,7 @@ impl<P: Packet> Engine<P> {
     fn flow_out(&mut self, at: &mut Arrival<P>, view: &View4) -> Result<Option<Lent>, Verdict> {
         let proto = Proto::from_ip(view.protocol).ok_or(Drop::Protocol)?;
         let (shard, tuple) = (shard_of4(view.source), tuple_of(view));
-        let hash = self.secret.flow_hash(FlowKey::of(&tuple, Direction::Outbound), proto);
+        let hash = self.secret.flow_hash(tuple.key(Direction::Outbound), proto);
         let flow = Flow { shard, direction: Direction::Outbound, tuple, proto, hash };
         let found = self.live_session(at.zone, &flow, at.now);
         // This pass leads to no neighbour: a session that it opens is to remember none.

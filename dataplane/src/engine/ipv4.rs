@@ -7,7 +7,7 @@ use crate::packet::parse::{self, Fragment, Transport, View4};
 use crate::plan::{Target, ZoneId};
 use crate::pool::Proto;
 use crate::session::tcp::{Segment, State, Timer};
-use crate::session::{Direction, FlowKey, idle_time};
+use crate::session::{Direction, idle_time};
 use crate::time::Time;
 use crate::trace::SessionStep;
 
@@ -194,7 +194,7 @@ impl<P: Packet> Engine<P> {
     /// A packet from another zone than the session's own side is none of its packets, whatever its addresses say.
     pub(super) fn live_session(&mut self, zone: ZoneId, flow: &Flow, now: Time) -> Option<u32> {
         let (shard, mut context) = self.shard_at(flow.shard, now);
-        let id = shard.find(flow.hash, flow.direction, FlowKey::of(&flow.tuple, flow.direction), flow.proto)?;
+        let id = shard.find(flow.hash, flow.direction, flow.tuple.key(flow.direction), flow.proto)?;
         let session = shard.session(id)?;
         if session.deadline > now {
             if session.epoch != context.epoch && !shard.recheck(&mut context, id) {

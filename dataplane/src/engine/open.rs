@@ -9,7 +9,7 @@ use crate::plan::{Filtering, MidStream, ZoneId};
 use crate::policy::Translation;
 use crate::pool::{Owner, Proto};
 use crate::session::tcp::{self, Segment, Tcp};
-use crate::session::{Direction, FlowKey, NONE, Session, Tuple4, idle_time, recheck};
+use crate::session::{Direction, NONE, Session, Tuple4, idle_time, recheck};
 use crate::stages::Stage;
 use crate::steer::shard_of4;
 use crate::time::Time;
@@ -134,6 +134,13 @@ impl<P: Packet> Engine<P> {
         }
     }
 
+    /// Whether an inside endpoint has a mapping that a flow by this rule would use.
+    pub(super) fn has_mapping(&self, flow: &Flow, rule: u16) -> bool {
+        let pool = self.plan.spec.nat44.get(usize::from(rule)).map_or(0, |rule| rule.pool.0);
+        let (inside, port) = (flow.tuple.source, flow.tuple.source_port);
+        self.shards[flow.shard.index()].mapping_of_inside(&self.secret, inside, port, flow.proto, pool).is_some()
+    }
+
     /// A packet from outside without a session: through a static entry, or a mapping whose filtering admits it.
     pub(super) fn open_inbound(&mut self, at: &mut Arrival<P>, view: &View4, external: u32, flow: &Flow) -> Verdict {
         let plan = &*self.plan;
@@ -243,7 +250,7 @@ impl<P: Packet> Engine<P> {
     /// One host may have two external endpoints, and one peer may use both: the inside could not tell two sessions apart, so
     /// there is no second one.
     fn make_way(&mut self, flow: &Flow, new: &NewSession, now: Time) -> Result<(), Drop> {
-        let key = FlowKey::of(&new.inside, Direction::Outbound);
+        let key = new.inside.key(Direction::Outbound);
         let hash = match flow.direction {
             Direction::Outbound => flow.hash,
             Direction::Inbound => self.secret.flow_hash(key, flow.proto),
@@ -271,11 +278,11 @@ impl<P: Packet> Engine<P> {
     ) -> Result<u32, Drop> {
         let hashes = match flow.direction {
             Direction::Outbound => {
-                let outside = FlowKey::of(&new.outside, Direction::Inbound);
+                let outside = new.outside.key(Direction::Inbound);
                 [flow.hash, self.secret.flow_hash(outside, flow.proto)]
             }
             Direction::Inbound => {
-                let inside = FlowKey::of(&new.inside, Direction::Outbound);
+                let inside = new.inside.key(Direction::Outbound);
                 [self.secret.flow_hash(inside, flow.proto), flow.hash]
             }
         };

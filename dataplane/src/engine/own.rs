@@ -15,6 +15,21 @@ use crate::steer::passage::Passage;
 use crate::time::Time;
 
 impl<P: Packet> Engine<P> {
+    /// Whether an error about a packet of IPv4 that nothing else stands against would not be sent, by the configuration or, which
+    /// is counted, by its rate.
+    pub(super) fn is_unanswered(&mut self, ingress: InterfaceId, source: u32, now: Time) -> bool {
+        let policy = &self.plan.spec.icmp;
+        if error_source(&self.plan, ingress, false).is_none()
+            || policy.silent.contains(&ingress)
+            || self.plan.target4(source) == Some(Target::Broadcast)
+        {
+            return true;
+        }
+        let limited = !self.errors.clone().take(policy.rate, policy.burst, self.workers, now);
+        self.counters.icmp_rate_limited.add(u64::from(limited));
+        limited
+    }
+
     /// Sends an ICMP error about a packet, if that may be answered at all.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]

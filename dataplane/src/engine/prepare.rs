@@ -6,7 +6,7 @@ use crate::packet::Packet;
 use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::plan::{PortId, Target, ZoneId};
 use crate::pool::{Owner, Proto};
-use crate::session::{Direction, FlowKey, Tuple4};
+use crate::session::{Direction, Tuple4};
 use crate::steer::{ShardId, ShardSet, shard_of4};
 use crate::translate::icmp;
 
@@ -76,7 +76,7 @@ impl<P: Packet> Engine<P> {
             None if self.plan.policy.is_inside(zone) => (shard_of4(packet.source), Direction::Outbound, packet),
             None => return None,
         };
-        let hash = self.secret.flow_hash(FlowKey::of(&tuple, direction), proto);
+        let hash = self.secret.flow_hash(tuple.key(direction), proto);
         Some(Flow { shard, direction, tuple, proto, hash })
     }
 

@@ -12,14 +12,15 @@
 use super::ahead::{Course, Lane};
 use super::ipv4::martian4;
 use super::{Engine, Flow, Output};
-use crate::counters::SessionClass;
+use crate::counters::{Drop, MappingFailure, SessionClass};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, tcp_flags};
 use crate::plan::{InterfaceId, PortId, Timers};
+use crate::policy::Translation;
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
-use crate::session::tcp::{Segment, Tcp};
+use crate::session::tcp::{self, Segment, Tcp};
 use crate::session::{Direction, NONE, Tuple4};
 use crate::steer::passage::Passage;
 use crate::time::Time;
@@ -79,7 +80,14 @@ impl<P: Packet> Engine<P> {
     ) -> Option<P> {
         let sent = match lane.course {
             Course::Session if lane.guess != NONE => self.pass_session(&mut packet, lane, (now, deadlines), tally),
-            Course::Session => self.pass_new(&mut packet, lane, (now, deadlines), tally),
+            Course::Session => match self.pass_new(&mut packet, lane, (now, deadlines), tally) {
+                Ok(sent) => sent,
+                Err(reason) => {
+                    self.tally_ingress(lane.ingress, packet.data().len(), tally);
+                    self.drop(packet, reason, out);
+                    return None;
+                }
+            },
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
             Course::Route6 => self.pass_route6(&mut packet, lane, tally),
             Course::Elsewhere if self.is_still(lane) => {
@@ -179,6 +187,9 @@ impl<P: Packet> Engine<P> {
 
     /// A packet that has no session yet. One from inside is only routed, if no rule covers it; or it is a datagram that opens
     /// one by a rule.
+    ///
+    /// # Errors
+    /// It would open one, and there is no room for it.
     #[inline(never)]
     fn pass_new(
         &mut self,
@@ -186,33 +197,62 @@ impl<P: Packet> Engine<P> {
         lane: &Lane,
         (now, deadlines): (Time, &Deadlines),
         tally: &mut Tally,
-    ) -> Option<InterfaceId> {
+    ) -> Result<Option<InterfaceId>, Drop> {
         let &Lane { direction, zone, proto, shard, hash, .. } = lane;
         let known = self.shards[shard.index()].find(hash, direction, lane.key, proto);
         if direction == Direction::Inbound || known.is_some() {
-            return None;
+            return Ok(None);
         }
         let (source, destination) = lane.addresses();
         #[allow(clippy::cast_possible_truncation)] // the two halves
         let (source_port, destination_port) = (lane.key.ports as u16, (lane.key.ports >> 16) as u16);
         let policy = &self.plan.policy;
-        let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
+        let target = self.plan.target4(destination);
+        let Some(next_hop) = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv4(interface, destination)))
+        else {
+            return Ok(None);
+        };
         let to = self.zone(next_hop.interface());
         let Some(rule) = policy.translation(zone, to, source, Some(proto), source_port, destination) else {
-            return if policy.is_closed(zone, to, destination) { None } else { self.pass_route4(packet, lane, tally) };
+            let closed = policy.is_closed(zone, to, destination);
+            return Ok(if closed { None } else { self.pass_route4(packet, lane, tally) });
         };
         let (hop, way) = self.neighbours.recent(&next_hop);
-        if proto != Proto::Udp || lane.total > way.mtu || martian4(source, destination).is_some() {
-            return None;
+        if lane.total > way.mtu || martian4(source, destination).is_some() {
+            return Ok(None);
+        }
+        let tuple = Tuple4 { source, destination, source_port, destination_port };
+        let flow = Flow { shard, direction, tuple, proto, hash };
+        if self.arenas.is_full() {
+            return if self.is_refused(packet, lane, &flow, rule, now) {
+                Err(Drop::SessionTableFull)
+            } else {
+                Ok(None)
+            };
+        }
+        if proto != Proto::Udp {
+            return Ok(None);
         }
         // Whatever fails from here on fails on the long way too, where it is counted and answered.
         self.hop = hop;
-        let tuple = Tuple4 { source, destination, source_port, destination_port };
-        let flow = Flow { shard, direction, tuple, proto, hash };
-        let new = self.mapped(&flow, rule, (zone, to), now).ok()?;
+        let Ok(new) = self.mapped(&flow, rule, (zone, to), now) else { return Ok(None) };
         let (_, delta) = napt::deltas(proto, &new.inside, &new.outside);
-        let guess = self.add(&flow, &new, (SessionClass::Udp, Tcp::default()), delta, now).ok()?;
-        self.pass_session(packet, &Lane { guess, ..*lane }, (now, deadlines), tally)
+        let Ok(guess) = self.add(&flow, &new, (SessionClass::Udp, Tcp::default()), delta, now) else { return Ok(None) };
+        Ok(self.pass_session(packet, &Lane { guess, ..*lane }, (now, deadlines), tally))
+    }
+
+    /// Whether a packet that opens a session and a mapping by a rule can be refused here and now, the table being full. That is
+    /// counted. A flood of such packets so leaves the caches to others.
+    #[inline(never)]
+    fn is_refused(&mut self, packet: &P, lane: &Lane, flow: &Flow, rule: Translation, now: Time) -> bool {
+        let Translation::Nat44(index) = rule else { return false };
+        let flags = packet.data().get(usize::from(lane.l3) + IPV4 + 13).copied().unwrap_or(0);
+        let opens = flow.proto == Proto::Udp || tcp::opens(flags);
+        if !opens || self.has_mapping(flow, index) || !self.is_unanswered(lane.ingress, flow.tuple.source, now) {
+            return false;
+        }
+        self.counters.mapping_failures[MappingFailure::Memory as usize].add(1);
+        true
     }
 
     /// A packet between zones that nothing is translated between.

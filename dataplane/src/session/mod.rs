@@ -8,6 +8,8 @@
 //! bounded work per tick.
 
 pub mod bits;
+pub mod ends;
+pub mod flows;
 pub mod index;
 #[allow(unsafe_code)]
 pub mod memory;
@@ -22,7 +24,9 @@ pub mod tcp;
 pub mod walk;
 pub mod wheel;
 
-pub use record::{Direction, FlowKey, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
+pub use ends::FlowKey;
+pub use flows::HomeBucket;
+pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -35,7 +39,9 @@ use crate::plan::{Filtering, Limits, Plan, Timers};
 use crate::pool::{Leases, Ports, Proto, Want};
 use crate::steer::{SHARDS, ShardId, ShardSet};
 use crate::time::Time;
-use index::{Bucket, BucketArena, Index};
+use ends::Ends44;
+use flows::{FlowArena, Flows};
+use index::{BucketArena, Index};
 use slab::{Slab, SlabArena};
 use wheel::Wheel;
 
@@ -43,14 +49,10 @@ use wheel::Wheel;
 /// few bursts of packets.
 const EXPIRE_BUDGET: usize = 16;
 
-/// The kinds of records that an index entry points to: the upper three bits of its value.
+/// The kinds of records, beside sessions, that an index entry points to: the upper three bits of its value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
-    /// A session, by its inside tuple.
-    Inside,
-    /// A session, by its outside tuple.
-    Outside,
     /// A permission, by its inside endpoint and remote address.
     Permission,
     /// A mapping, by its inside endpoint and pool.
@@ -104,6 +106,14 @@ impl Secret {
         }
     }
 
+    /// The same of five words.
+    #[inline]
+    pub(super) fn long_hash(&self, words: [u64; 4], last: u64) -> u32 {
+        let [a, b, c, d] = words;
+        let first = folded(a ^ self.words[0], b ^ self.words[1]);
+        self.index_hash(first ^ folded(c ^ self.words[1], d ^ first), last)
+    }
+
     /// Hash of what a packet's session is found by.
     #[inline]
     #[must_use]
@@ -137,10 +147,10 @@ fn folded(a: u64, b: u64) -> u64 {
 /// The memory of a worker's shards, all taken at start. Any shard may grow into all of it.
 #[derive(Debug)]
 pub struct Arenas {
-    /// For the indexes of sessions, and for those of everything else.
-    session_buckets: BucketArena,
+    /// For sessions.
+    flows: FlowArena<Ends44>,
+    /// For the indexes of everything else.
     other_buckets: BucketArena,
-    sessions: SlabArena<Session>,
     mappings: SlabArena<Mapping>,
     subscribers: SlabArena<Subscriber>,
     permissions: SlabArena<Permission>,
@@ -154,9 +164,8 @@ impl Arenas {
     pub fn new(limits: &Limits) -> Self {
         let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
         Arenas {
-            session_buckets: BucketArena::new(BucketArena::segments_for(2 * sessions, SHARDS)),
+            flows: FlowArena::new(sessions),
             other_buckets: BucketArena::new(BucketArena::segments_for(sessions + 3 * mappings, SHARDS)),
-            sessions: SlabArena::new(SlabArena::<Session>::segments_for(sessions, SHARDS)),
             mappings: SlabArena::new(SlabArena::<Mapping>::segments_for(mappings, SHARDS)),
             subscribers: SlabArena::new(SlabArena::<Subscriber>::segments_for(mappings, SHARDS)),
             permissions: SlabArena::new(SlabArena::<Permission>::segments_for(sessions, SHARDS)),
@@ -168,9 +177,8 @@ impl Arenas {
     /// Makes room for what all of so many workers have, each as much as this one: moved shards bring their segments along. Call
     /// it before any shard holds one.
     pub fn make_room(&mut self, workers: usize) {
-        self.session_buckets.make_room(workers * self.session_buckets.free());
+        self.flows.make_room(workers);
         self.other_buckets.make_room(workers * self.other_buckets.free());
-        self.sessions.make_room(workers * self.sessions.free());
         self.mappings.make_room(workers * self.mappings.free());
         self.subscribers.make_room(workers * self.subscribers.free());
         self.permissions.make_room(workers * self.permissions.free());
@@ -186,36 +194,26 @@ impl Arenas {
         ("permissions", SlabArena::<Permission>::bytes() * slab::RECORDS),
     ];
 
+    /// Whether no more sessions can be made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.sessions_left == 0
+    }
+
     /// What no shard holds: segments of both kinds of index, of sessions, mappings, subscribers and permissions, and how many
     /// sessions and mappings may still be made.
     #[must_use]
     pub fn free(&self) -> [usize; 8] {
         [
-            self.session_buckets.free(),
+            self.flows.buckets.free(),
             self.other_buckets.free(),
-            self.sessions.free(),
+            self.flows.sessions.free(),
             self.mappings.free(),
             self.subscribers.free(),
             self.permissions.free(),
             self.sessions_left as usize,
             self.mappings_left as usize,
         ]
-    }
-}
-
-/// The bucket that the look-up of a session begins in, while it is fetched.
-#[derive(Clone, Copy, Debug)]
-pub struct HomeBucket<'a>(&'a Bucket);
-
-impl HomeBucket<'_> {
-    /// That of no session.
-    pub const NONE: HomeBucket<'static> = HomeBucket(&index::EMPTY);
-
-    /// The session that a look-up with this hash will probably find; [`NONE`]: not here.
-    #[inline(always)]
-    #[must_use]
-    pub fn guess(self, hash: u32) -> u32 {
-        self.0.first_candidate(hash).map_or(NONE, |value| value & ID_MASK)
     }
 }
 
@@ -242,15 +240,13 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct Shard {
     id: ShardId,
-    /// Sessions by both of their sides. Apart from all else, so that what hits touch is as dense as can be.
-    flows: Index,
+    /// The sessions. Apart from all else, so that what hits touch is as dense as can be.
+    flows: Flows<Ends44>,
     /// Mappings, subscribers and permissions.
     index: Index,
-    sessions: Slab<Session>,
     mappings: Slab<Mapping>,
     subscribers: Slab<Subscriber>,
     permissions: Slab<Permission>,
-    timers: Wheel,
     hold_downs: Wheel,
     ports: Ports,
 }
@@ -263,13 +259,11 @@ impl Shard {
         let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
         Shard {
             id,
-            flows: Index::new(BucketArena::segments_for(2 * sessions, 1)),
+            flows: Flows::new(sessions, now),
             index: Index::new(BucketArena::segments_for(sessions + 3 * mappings, 1)),
-            sessions: Slab::new(SlabArena::<Session>::segments_for(sessions, 1)),
             mappings: Slab::new(SlabArena::<Mapping>::segments_for(mappings, 1)),
             subscribers: Slab::new(SlabArena::<Subscriber>::segments_for(mappings, 1)),
             permissions: Slab::new(SlabArena::<Permission>::segments_for(sessions, 1)),
-            timers: Wheel::new(now),
             hold_downs: Wheel::new(now),
             ports: Ports::new(id, plan.capacity),
         }
@@ -289,14 +283,14 @@ impl Shard {
     /// The session with this number, which [`Shard::find`] gave.
     #[inline]
     pub fn session_mut(&mut self, id: u32) -> Option<&mut Session> {
-        self.sessions.get_mut(id)
+        self.flows.records_mut().get_mut(id)
     }
 
     /// The session with this number.
     #[inline]
     #[must_use]
     pub fn session(&self, id: u32) -> Option<&Session> {
-        self.sessions.get(id)
+        self.flows.records().get(id)
     }
 
     /// The mapping with this number.
@@ -307,7 +301,7 @@ impl Shard {
 
     /// All sessions.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.iter().map(|(_, session)| session)
+        self.flows.records().iter().map(|(_, session)| session)
     }
 
     /// All mappings, held-down ones included.
@@ -318,13 +312,13 @@ impl Shard {
     /// Fetches the index bucket that a look-up with this hash will read first.
     #[inline(always)]
     pub fn home_bucket(&self, hash: u32) -> HomeBucket<'_> {
-        HomeBucket(self.flows.prefetch(hash))
+        self.flows.home_bucket(hash)
     }
 
     /// Fetches a session, if there is one with this number.
     #[inline(always)]
     pub fn prefetch_session(&self, id: u32) {
-        self.sessions.prefetch(id);
+        self.flows.records().prefetch(id);
     }
 
     /// Fetches the second bucket of those in which a look-up with this hash may end. False: there is none.
@@ -334,39 +328,33 @@ impl Shard {
 
     /// The session that it will probably find there, fetched.
     pub fn guess_overflow(&self, hash: u32) -> Option<u32> {
-        let id = self.flows.overflow_candidate(hash)? & ID_MASK;
-        self.sessions.prefetch(id);
-        Some(id)
+        self.flows.guess_overflow(hash)
     }
 
     /// Fetches what a new session from inside will touch first: the buckets in which the mapping of its endpoint and its
-    /// subscriber would be found, and the places that both records will get.
-    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16) {
+    /// subscriber would be found, and the places that both records will get; of a table that is full, the first alone.
+    pub fn prefetch_opening(&self, secret: &Secret, inside: u32, port: u16, proto: Proto, pool: u16, full: bool) {
         let mapping = secret.endpoint_hash(Kind::MappingInside, inside, port, proto, u32::from(pool));
         self.index.prefetch(mapping);
+        if full {
+            return;
+        }
         self.index.prefetch(secret.endpoint_hash(Kind::Subscriber, inside, pool, Proto::Tcp, 0));
-        self.sessions.prefetch_vacant();
+        self.flows.records().prefetch_vacant();
         self.mappings.prefetch_vacant();
     }
 
     /// What is in the place with this number: a session, or nothing that any packet fits.
     #[inline(always)]
     pub fn session_place(&mut self, id: u32) -> Option<&mut Session> {
-        self.sessions.place_mut(id)
+        self.flows.records_mut().place_mut(id)
     }
 
     /// The session that a packet of this direction belongs to. It may be past its deadline.
     #[inline]
     #[must_use]
     pub fn find(&self, hash: u32, direction: Direction, key: FlowKey, proto: Proto) -> Option<u32> {
-        let is = |id: u32| {
-            self.sessions.get(id).is_some_and(|session| session.key(direction) == key && session.proto == proto)
-        };
-        let kind = match direction {
-            Direction::Outbound => Kind::Inside,
-            Direction::Inbound => Kind::Outside,
-        };
-        self.flows.find(hash, |value| kind.id(value).is_some_and(is)).map(|value| value & ID_MASK)
+        self.flows.find(hash, direction, key, proto)
     }
 
     /// The live mapping of an inside endpoint in a pool.
@@ -610,19 +598,10 @@ impl Shard {
             }
             session.set_permission(true);
         }
-        let Some(id) = self.sessions.insert(&mut context.arenas.sessions, session) else {
+        let Some(id) = self.flows.insert(&mut context.arenas.flows, session, hashes) else {
             self.leave_permission(context, &session);
             return Err(Drop::SessionTableFull);
         };
-        self.timers.arm(&mut self.sessions, id, session.deadline);
-        let mut enter = |(hash, kind): (u32, Kind)| {
-            self.flows.insert(&mut context.arenas.session_buckets, hash, kind.value(id)).is_ok()
-        };
-        if !hashes.into_iter().zip([Kind::Inside, Kind::Outside]).all(&mut enter) {
-            self.timers.disarm(&mut self.sessions, id);
-            self.forget_session(context, id, &session);
-            return Err(Drop::SessionTableFull);
-        }
         context.arenas.sessions_left -= 1;
         if let Some(mapping) = self.mappings.get_mut(session.mapping) {
             mapping.sessions += 1;
@@ -635,7 +614,7 @@ impl Shard {
     /// A session was opened, used, or has changed its state: counts it under its class, and moves its deadline.
     #[inline]
     pub fn refresh(&mut self, counters: &Counters, id: u32, class: SessionClass, deadline: Option<Time>) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(session) = self.flows.records_mut().get_mut(id) else { return };
         if class != session.class {
             counters.sessions[session.class as usize].sub(1);
             counters.sessions[class as usize].add(1);
@@ -646,16 +625,15 @@ impl Shard {
             session.deadline = deadline;
             // A later deadline is found out when the timer fires; only a sooner one must be told.
             if sooner {
-                self.timers.arm(&mut self.sessions, id, deadline);
+                self.flows.arm(id, deadline);
             }
         }
     }
 
     /// Ends a session, and its mapping with its last one.
     pub fn remove_session(&mut self, context: &mut Context, id: u32) {
-        self.timers.disarm(&mut self.sessions, id);
-        let Some(session) = self.sessions.get(id).copied() else { return };
-        self.forget_session(context, id, &session);
+        let Some(session) = self.flows.remove(&mut context.arenas.flows, context.secret, id) else { return };
+        self.leave_permission(context, &session);
         context.arenas.sessions_left += 1;
         context.counters.sessions[session.class as usize].sub(1);
         let Some(mapping) = self.mappings.get_mut(session.mapping) else { return };
@@ -663,14 +641,6 @@ impl Shard {
         if mapping.sessions == 0 {
             self.end_mapping(context, session.mapping);
         }
-    }
-
-    fn forget_session(&mut self, context: &mut Context, id: u32, session: &Session) {
-        for (hash, kind) in session_entries(context.secret, session) {
-            self.flows.remove(&mut context.arenas.session_buckets, hash, kind.value(id));
-        }
-        self.sessions.remove(&mut context.arenas.sessions, id);
-        self.leave_permission(context, session);
     }
 
     /// A mapping without sessions ends. Its port stays unused for a while, if strangers could know it (RFC 6888 REQ-8;
@@ -741,19 +711,19 @@ impl Shard {
     pub fn expire(&mut self, context: &mut Context) -> bool {
         let mut due = ArrayVec::<u32, EXPIRE_BUDGET>::new();
         while !due.is_full()
-            && let Some(id) = self.timers.next_due(&mut self.sessions, context.now)
+            && let Some(id) = self.flows.next_due(context.now)
         {
             due.push(id);
         }
         self.prefetch_ends(context, &due);
         let mut budget = due.remaining_capacity();
         for id in due {
-            let Some(deadline) = self.sessions.get(id).map(|session| session.deadline) else { continue };
+            let Some(deadline) = self.flows.records().get(id).map(|session| session.deadline) else { continue };
             if deadline <= context.now {
                 context.counters.session_timeouts.add(1);
                 self.remove_session(context, id);
             } else {
-                self.timers.arm(&mut self.sessions, id, deadline);
+                self.flows.arm(id, deadline);
             }
         }
         while budget > 0
@@ -776,13 +746,11 @@ impl Shard {
     /// Fetches what ending these sessions will touch: each depends on the one before, so all of them go step by step.
     fn prefetch_ends(&self, context: &Context, due: &[u32]) {
         for &id in due {
-            self.sessions.prefetch(id);
+            self.flows.records().prefetch(id);
         }
-        let ends = || due.iter().filter_map(|&id| self.sessions.get(id)).filter(|it| it.deadline <= context.now);
+        let ends = || due.iter().filter_map(|&id| self.flows.records().get(id)).filter(|it| it.deadline <= context.now);
         for session in ends() {
-            for (hash, _) in session_entries(context.secret, session) {
-                self.flows.prefetch(hash);
-            }
+            self.flows.prefetch_entries(context.secret, session);
             self.mappings.prefetch(session.mapping);
         }
         for mapping in ends().filter_map(|session| self.mappings.get(session.mapping)) {
@@ -809,15 +777,6 @@ fn mapping_entries(secret: &Secret, mapping: &Mapping) -> [(u32, Kind); 2] {
             secret.endpoint_hash(Kind::MappingOutside, u32::from(external), external_port, proto, 0),
             Kind::MappingOutside,
         ),
-    ]
-}
-
-/// Both index entries of a session.
-fn session_entries(secret: &Secret, session: &Session) -> [(u32, Kind); 2] {
-    let proto = session.proto;
-    [
-        (secret.flow_hash(session.key(Direction::Outbound), proto), Kind::Inside),
-        (secret.flow_hash(session.key(Direction::Inbound), proto), Kind::Outside),
     ]
 }
 

@@ -81,13 +81,13 @@ fn allows(plan: &Plan, session: &Session, mapping: Option<&Mapping>) -> bool {
 impl Shard {
     /// Checks a session against the plan in force. False: the plan does not allow it, and it has ended.
     pub fn recheck(&mut self, context: &mut Context, id: u32) -> bool {
-        let Some(session) = self.sessions.get(id).copied() else { return false };
+        let Some(session) = self.flows.records().get(id).copied() else { return false };
         if !allows(context.plan, &session, self.mappings.get(session.mapping)) {
             context.counters.session_reload_ends.add(1);
             self.remove_session(context, id);
             return false;
         }
-        if let Some(session) = self.sessions.get_mut(id) {
+        if let Some(session) = self.flows.records_mut().get_mut(id) {
             session.epoch = context.epoch;
             session.hops = [Hop::UNKNOWN; 2];
             let timers = &context.plan.spec.timers;
@@ -106,7 +106,7 @@ impl Shard {
         // Its remote address may come by any port from now on. Without room for that it may not, and the session goes on.
         if filtering == Some(Filtering::AddressDependent) && !session.has_permission() {
             let held = self.hold_permission(context, &session);
-            if let Some(session) = self.sessions.get_mut(id) {
+            if let Some(session) = self.flows.records_mut().get_mut(id) {
                 session.set_permission(held);
             }
         }
@@ -134,9 +134,9 @@ impl Shard {
             let place = sweep.place;
             sweep.place += 1;
             if !sweep.mappings {
-                match self.sessions.ids_in(place) {
+                match self.flows.records().ids_in(place) {
                     Some(ids) => ids.for_each(|id| {
-                        if self.sessions.get(id).is_some_and(|session| session.epoch != context.epoch) {
+                        if self.flows.records().get(id).is_some_and(|session| session.epoch != context.epoch) {
                             self.recheck(context, id);
                         }
                     }),

@@ -1,5 +1,6 @@
 //! What a shard remembers: sessions, mappings, subscribers.
 
+use super::ends::{Ends, Ends6, Ends44, Ends64, Ends66, FlowKey};
 use super::slab::{Record, Slab};
 use super::tcp::Tcp;
 use super::wheel::{Link, Links};
@@ -28,6 +29,17 @@ pub struct Tuple4 {
 }
 
 impl Tuple4 {
+    /// What a packet of this direction is found by, whose flow's outbound packets look like this on its side.
+    #[inline]
+    #[must_use]
+    pub const fn key(&self, direction: Direction) -> FlowKey {
+        let Tuple4 { source, destination, source_port, destination_port } = *self;
+        match direction {
+            Direction::Outbound => FlowKey::new([source, destination], [source_port, destination_port]),
+            Direction::Inbound => FlowKey::new([destination, source], [destination_port, source_port]),
+        }
+    }
+
     /// The tuple of the other direction.
     #[inline]
     #[must_use]
@@ -37,38 +49,6 @@ impl Tuple4 {
             destination: self.source,
             source_port: self.destination_port,
             destination_port: self.source_port,
-        }
-    }
-}
-
-/// Addresses and ports of a packet, as it stands on the wire: what its session is found by, with the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowKey {
-    /// Source address in the lower half, destination above.
-    pub addresses: u64,
-    /// Source port in the lower half, destination above.
-    pub ports: u32,
-}
-
-impl FlowKey {
-    /// Of source and destination.
-    #[inline]
-    #[must_use]
-    pub const fn new(addresses: [u32; 2], ports: [u16; 2]) -> FlowKey {
-        FlowKey {
-            addresses: addresses[0] as u64 | (addresses[1] as u64) << 32,
-            ports: ports[0] as u32 | (ports[1] as u32) << 16,
-        }
-    }
-
-    /// Of a packet of this direction, whose flow's outbound packets look like `tuple` on its side.
-    #[inline]
-    #[must_use]
-    pub const fn of(tuple: &Tuple4, direction: Direction) -> FlowKey {
-        let Tuple4 { source, destination, source_port, destination_port } = *tuple;
-        match direction {
-            Direction::Outbound => FlowKey::new([source, destination], [source_port, destination_port]),
-            Direction::Inbound => FlowKey::new([destination, source], [destination_port, source_port]),
         }
     }
 }
@@ -83,14 +63,13 @@ pub enum Direction {
     Inbound,
 }
 
-/// One flow with its two directions: a cache line, which is all that a packet of it reads and writes.
-///
-/// Both sides' tuples have the remote end in common, so it is stored once.
+/// One flow with its two directions. Of IPv4 it is a cache line, which is all that a packet of it reads and writes; of others it
+/// reaches into two.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Session {
-    /// Inside, remote and external address, host order: as a packet of either direction has its two, one after the other.
-    addresses: [u32; 3],
+#[repr(C)]
+pub struct Session<E: Ends = Ends44> {
+    line: [E::Line; 0],
+    ends: E,
     /// Inside, remote and external port.
     ports: [u16; 3],
     /// Its protocol.
@@ -123,10 +102,11 @@ const INBOUND_REFRESH: u8 = 4;
 const PERMISSION: u8 = 8;
 const OWN_IDLE: u8 = 16;
 
-impl Default for Session {
+impl<E: Ends> Default for Session<E> {
     fn default() -> Self {
         Session {
-            addresses: [0; 3],
+            line: [],
+            ends: E::default(),
             ports: [0; 3],
             proto: Proto::default(),
             class: SessionClass::default(),
@@ -149,22 +129,15 @@ impl Session {
     /// port. The rest is to be filled in.
     #[must_use]
     pub fn new(inside: &Tuple4, external: (u32, u16), proto: Proto, rule: RuleRef) -> Self {
-        let mut session = Session {
-            addresses: [inside.source, inside.destination, external.0],
-            ports: [inside.source_port, inside.destination_port, external.1],
-            proto,
-            flags: USED,
-            ..Session::default()
-        };
-        session.set_rule(rule);
-        session
+        let ends = Ends44([inside.source, inside.destination, external.0]);
+        Session::between(ends, [inside.source_port, inside.destination_port, external.1], proto, rule)
     }
 
     /// An outbound packet as it looks inside.
     #[inline]
     #[must_use]
     pub const fn inside(&self) -> Tuple4 {
-        let ([source, destination, _], [source_port, destination_port, _]) = (self.addresses, self.ports);
+        let ([source, destination, _], [source_port, destination_port, _]) = (self.ends.0, self.ports);
         Tuple4 { source, destination, source_port, destination_port }
     }
 
@@ -172,16 +145,8 @@ impl Session {
     #[inline]
     #[must_use]
     pub const fn outside(&self) -> Tuple4 {
-        let ([_, destination, source], [_, destination_port, source_port]) = (self.addresses, self.ports);
+        let ([_, destination, source], [_, destination_port, source_port]) = (self.ends.0, self.ports);
         Tuple4 { source, destination, source_port, destination_port }
-    }
-
-    /// What a packet of this direction is found by.
-    #[inline]
-    #[must_use]
-    pub const fn key(&self, direction: Direction) -> FlowKey {
-        let at = direction as usize;
-        FlowKey::new([self.addresses[at], self.addresses[at + 1]], [self.ports[at], self.ports[at + 1]])
     }
 
     /// For a packet of this direction, the address and port that it loses and those that it gets in their place: an outbound
@@ -190,7 +155,32 @@ impl Session {
     #[must_use]
     pub const fn replacement(&self, direction: Direction) -> ((u32, u16), (u32, u16)) {
         let (from, to) = (2 * direction as usize, 2 - 2 * direction as usize);
-        ((self.addresses[from], self.ports[from]), (self.addresses[to], self.ports[to]))
+        ((self.ends.0[from], self.ports[from]), (self.ends.0[to], self.ports[to]))
+    }
+
+    /// What an outbound translation does to the IPv4 header checksum.
+    #[inline]
+    #[must_use]
+    pub const fn address_delta(&self) -> Delta {
+        Delta::NONE.long(self.ends.0[0], self.ends.0[2])
+    }
+}
+
+impl<E: Ends> Session<E> {
+    /// A session between these ends, whose ports are those of the inside, the remote and the external one. The rest is to be
+    /// filled in.
+    #[must_use]
+    pub fn between(ends: E, ports: [u16; 3], proto: Proto, rule: RuleRef) -> Self {
+        let mut session = Session { ends, ports, proto, flags: USED, ..Session::default() };
+        session.set_rule(rule);
+        session
+    }
+
+    /// What a packet of this direction is found by.
+    #[inline]
+    #[must_use]
+    pub fn key(&self, direction: Direction) -> E::Key {
+        self.ends.key(&self.ports, direction)
     }
 
     /// The zone that a packet of this direction comes from.
@@ -212,13 +202,6 @@ impl Session {
     #[must_use]
     pub const fn outside_zone(&self) -> ZoneId {
         self.zones[1]
-    }
-
-    /// What an outbound translation does to the IPv4 header checksum.
-    #[inline]
-    #[must_use]
-    pub const fn address_delta(&self) -> Delta {
-        Delta::NONE.long(self.addresses[0], self.addresses[2])
     }
 
     /// The rule that made it.
@@ -292,7 +275,7 @@ impl Session {
     }
 }
 
-impl Record for Session {
+impl<E: Ends> Record for Session<E> {
     type Side = Link;
 
     #[inline]
@@ -405,7 +388,7 @@ impl Record for Subscriber {
     }
 }
 
-impl Links for Slab<Session> {
+impl<E: Ends> Links for Slab<Session<E>> {
     fn link(&mut self, id: u32) -> Option<&mut Link> {
         self.side_mut(id)
     }
@@ -417,5 +400,9 @@ impl Links for Slab<Mapping> {
     }
 }
 
-// One cache line, and half of one; both with a place in the timer wheel beside them.
+// One cache line, and half of one; both with a place in the timer wheel beside them. Where sessions are larger, none reaches
+// into a third line.
 const _: () = assert!(size_of::<Session>() == 64 && size_of::<Mapping>() == 32 && size_of::<Link>() == 8);
+const _: () = assert!(size_of::<Session<Ends6>>() == 96 && align_of::<Session<Ends6>>() == 32);
+const _: () = assert!(size_of::<Session<Ends64>>() == 80 && align_of::<Session<Ends64>>() == 16);
+const _: () = assert!(size_of::<Session<Ends66>>() == 128 && align_of::<Session<Ends66>>() == 64);

@@ -195,7 +195,7 @@ impl Walk {
         while budget.chunks > 0 && budget.places > 0 {
             let ids = match self.action {
                 Action::ListMappings => shard.mappings.ids_in(self.at.1).map(Ids::Mappings),
-                _ => shard.sessions.ids_in(self.at.1).map(Ids::Sessions),
+                _ => shard.flows.records().ids_in(self.at.1).map(Ids::Sessions),
             };
             let Some(ids) = ids else {
                 self.at = (self.at.0 + 1, 0);
@@ -215,7 +215,7 @@ impl Walk {
 
     fn meet_session(&mut self, shard: &mut Shard, context: &mut Context, id: u32, budget: &mut Budget) {
         budget.records += 1;
-        let Some(session) = shard.sessions.get(id) else { return };
+        let Some(session) = shard.flows.records().get(id) else { return };
         // One whose time is over is gone, but for its memory.
         if session.deadline <= context.now || !self.filter.fits(session) {
             return;

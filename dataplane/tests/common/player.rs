@@ -26,6 +26,8 @@ pub struct Group {
     pub name: String,
     /// The shards' inside ends. Order may suffer while they move under traffic.
     pub ends: Vec<Ipv4Addr>,
+    /// Fragments that go to the shard of their datagram first, whichever that is.
+    pub is_hashed: bool,
 }
 
 /// A frame as it is told of.
@@ -183,17 +185,21 @@ impl Player {
         let Some(tag) = tag(frame) else { return self.told_error(interface, frame) };
         let (flow, way, form) = self.sent[&tag];
         let (_, offset, more, mut body) = place(frame);
+        let inside_peer = match flow.peer {
+            Peer::Server(_) => None,
+            Peer::Inside(peer) => Some(peer),
+        };
         let ends = if offset == 0 {
             let (from, to) = ends(got.protocol, &got.transport, got.source.0, got.destination.0);
             blank(got.protocol, &mut body);
             format!("{} {}", self.end(flow.kind, from), self.end(flow.kind, to))
         } else {
-            format!("{} {}", self.address(flow, got.source.0), self.address(flow, got.destination.0))
+            let (from, to) =
+                if way == Way::There { (Some(flow.host), inside_peer) } else { (inside_peer, Some(flow.host)) };
+            let address = |end, address| self.address(flow.kind, end, address);
+            format!("{} {}", address(from, got.source.0), address(to, got.destination.0))
         };
-        let peer = match flow.peer {
-            Peer::Server(_) => None,
-            Peer::Inside(peer) => Some(peer.0),
-        };
+        let peer = inside_peer.map(|peer| peer.0);
         let toward_pool = way == Way::Back && peer.is_none() && flow.host.0 != WHOLE[0];
         let order = match form {
             Form::Part { .. } if toward_pool => format!("datagram {tag}"),
@@ -202,7 +208,9 @@ impl Player {
         };
         let name = format!("{interface:?} {flow:?} {way:?} {order}");
         let what = format!("{ends} ttl {} at {offset} {}", got.ttl, if more { "and more" } else { "" });
-        (Group { name, ends: [flow.host.0].into_iter().chain(peer).collect() }, Told { tag, what, body })
+        let is_hashed = toward_pool && matches!(form, Form::Part { .. });
+        let group = Group { name, ends: [flow.host.0].into_iter().chain(peer).collect(), is_hashed };
+        (group, Told { tag, what, body })
     }
 
     /// An ICMP error: what it quotes is of a flow too, as it looks where the error goes.
@@ -222,7 +230,7 @@ impl Player {
         let what = format!("{}/{} from {said} to {to_whom} about {id}", got.transport[0], got.transport[1]);
         let ends = [from, to].map(|end| self.inside.get(&(kind, end)).map_or(end.0, |inside| inside.0));
         let name = format!("{interface:?} errors about {about} {id}");
-        (Group { name, ends: ends.to_vec() }, Told { tag, what, body: Vec::new() })
+        (Group { name, ends: ends.to_vec(), is_hashed: false }, Told { tag, what, body: Vec::new() })
     }
 
     /// An end, an inside end in place of an external one.
@@ -230,14 +238,10 @@ impl Player {
         self.inside.get(&(kind, end)).map_or_else(|| format!("{end:?}"), |host| format!("<{host:?}>"))
     }
 
-    /// An address in a fragment that has no ports.
-    fn address(&self, flow: Flow, address: Ipv4Addr) -> String {
-        let is = |end| self.outside.get(&(flow.kind, end)).is_some_and(|external| external.0 == address);
-        match flow.peer {
-            _ if is(flow.host) => format!("<{}>", flow.host.0),
-            Peer::Inside(peer) if is(peer) => format!("<{}>", peer.0),
-            _ => address.to_string(),
-        }
+    /// An address in a fragment that has no ports, and may be the external one of this end.
+    fn address(&self, kind: Kind, end: Option<End>, address: Ipv4Addr) -> String {
+        let is = |end: &End| self.outside.get(&(kind, *end)).is_some_and(|external| external.0 == address);
+        end.filter(is).map_or_else(|| address.to_string(), |end| format!("<{}>", end.0))
     }
 
     /// Datagrams whose fragments have all left: their receivers put them together, and find every checksum right.

@@ -1,6 +1,7 @@
-//! `tables`: three designs of a flow table on one benchmark (see perf/README.md).
+//! `tables`: three designs of a flow table on one benchmark, and the engine's with sessions of each size (see perf/README.md).
 #![allow(clippy::cast_precision_loss)] // counts and ticks are far below 2^52
 
+mod classes;
 mod hashbrown;
 mod own;
 mod rte_hash;
@@ -28,7 +29,8 @@ const BYTES_PER_SESSION: usize = 500;
 
 /// Compares the engine's flow table with DPDK's rte_hash and with hashbrown's HashTable.
 ///
-/// Same keys, same hashes, same records of 64 bytes, two entries for each session, random order, batches of 32.
+/// Same keys, same hashes, same records of 64 bytes, two entries for each session, random order, batches of 32. Then the
+/// engine's own table with sessions of each size class.
 #[derive(Debug, Parser)]
 #[command(name = "tables")]
 struct Options {
@@ -169,6 +171,7 @@ fn main() -> Result<()> {
                 round::<own::Own>(sessions, &mut sheet)?;
                 round::<rte_hash::RteHash>(sessions, &mut sheet)?;
                 round::<hashbrown::Brown>(sessions, &mut sheet)?;
+                classes::rounds(sessions, &mut sheet)?;
             }
         }
         println!("\n{}", sheet.list(|_| true));
