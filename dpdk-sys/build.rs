@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Everything that `dataplane::dpdk` calls or names, and in the last line what `perf` compares our tables with.
-const FUNCTIONS: &str = "dpdk_(errno|eth_link_get_nowait|log_to|has_flow_rules|takes_rss_rule)|rte_log_cur_msg_loglevel\
+const FUNCTIONS: &str = "dpdk_(errno|eth_link_get_nowait|log_to|has_flow_rules|flow|flow_destroy)|rte_log_cur_msg_loglevel\
     |rte_eal_(init|get_runtime_dir)|rte_thread_(un)?register|rte_lcore_id|rte_rdtsc|rte_get_tsc_hz|rte_dev_(probe|remove)\
     |rte_pktmbuf_(pool_create|alloc|free|free_bulk)|rte_mempool_in_use_count\
     |rte_eth_(rx|tx)_burst|rte_eth_(rx|tx)_queue_setup|rte_eth_dev_(configure|start|stop|close|info_get|socket_id)\
@@ -13,7 +13,8 @@ const FUNCTIONS: &str = "dpdk_(errno|eth_link_get_nowait|log_to|has_flow_rules|t
     |rte_eth_dev_conf_get|rte_eth_(macaddr_get|promiscuous_(enable|disable)|allmulticast_enable|stats_get)\
     |rte_hash_(create|free|lookup_with_hash_bulk_data|add_key_with_hash_data|del_key_with_hash)|rte_malloc_get_socket_stats";
 const CONSTANTS: &str = "DPDK_.*|LCORE_ID_ANY|RTE_LOG_(WARNING|NOTICE)|RTE_PKTMBUF_HEADROOM|RTE_ETH_SPEED_NUM_UNKNOWN\
-    |RTE_HASH_EXTRA_FLAGS_EXT_TABLE";
+    |RTE_HASH_EXTRA_FLAGS_EXT_TABLE|RTE_ETH_HASH_FUNCTION_TOEPLITZ\
+    |RTE_FLOW_ITEM_TYPE_(END|ETH|IPV4|IPV6|UDP|TCP)|RTE_FLOW_ACTION_TYPE_(END|RSS)";
 
 fn main() {
     println!("cargo:rerun-if-changed=dpdk.h");
@@ -39,7 +40,7 @@ fn main() {
         .clang_args(&cflags)
         .allowlist_function(FUNCTIONS)
         .allowlist_var(CONSTANTS)
-        .allowlist_type("dpdk_mbuf_offset")
+        .allowlist_type("dpdk_mbuf_offset|rte_flow_(item|action|action_rss)")
         .opaque_type("rte_mbuf|rte_mempool|rte_device")
         .blocklist_type("rte_(mbuf|mempool|device)__bindgen_ty.*")
         .prepend_enum_name(false)

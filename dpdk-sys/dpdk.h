@@ -106,36 +106,33 @@ static inline bool dpdk_has_flow_rules(uint16_t port_id)
 }
 
 /*
- * Whether the driver would take a flow rule that spreads UDP packets of one family over the first `queues` queues by a hash
- * of `types`. Nothing changes. A rule that leaves the queues to the device's table is tried too: some drivers take the one
- * form, some the other.
+ * Gives a port a flow rule for what comes in. If `rule` is null the driver is only asked whether it would take it, and nothing changes. 0,
+ * or the driver's code; then `words` is what it says of that, or null.
  */
-static inline bool dpdk_takes_rss_rule(uint16_t port_id, bool ipv6, uint64_t types, uint16_t queues)
+static inline int dpdk_flow(uint16_t port_id, const struct rte_flow_item *pattern, const struct rte_flow_action *actions,
+			    struct rte_flow **rule, const char **words)
 {
-	enum { QUEUES_MAX = 64 };
-	uint16_t queue[QUEUES_MAX];
-	struct rte_flow_action_rss rss = { .types = types };
 	const struct rte_flow_attr attr = { .ingress = 1 };
-	const struct rte_flow_item pattern[] = {
-		{ .type = RTE_FLOW_ITEM_TYPE_ETH },
-		{ .type = ipv6 ? RTE_FLOW_ITEM_TYPE_IPV6 : RTE_FLOW_ITEM_TYPE_IPV4 },
-		{ .type = RTE_FLOW_ITEM_TYPE_UDP },
-		{ .type = RTE_FLOW_ITEM_TYPE_END },
-	};
-	const struct rte_flow_action actions[] = {
-		{ .type = RTE_FLOW_ACTION_TYPE_RSS, .conf = &rss },
-		{ .type = RTE_FLOW_ACTION_TYPE_END },
-	};
+	struct rte_flow_error error = { .message = NULL };
+	int ret = 0;
+
+	if (rule == NULL) {
+		ret = rte_flow_validate(port_id, &attr, pattern, actions, &error);
+	} else {
+		*rule = rte_flow_create(port_id, &attr, pattern, actions, &error);
+		if (*rule == NULL)
+			ret = rte_errno == 0 ? -1 : -rte_errno;
+	}
+	*words = error.message;
+	return ret;
+}
+
+/* Takes a port's flow rule back. */
+static inline int dpdk_flow_destroy(uint16_t port_id, struct rte_flow *rule)
+{
 	struct rte_flow_error error;
 
-	if (rte_flow_validate(port_id, &attr, pattern, actions, &error) == 0)
-		return true;
-	for (uint16_t i = 0; i < queues && i < QUEUES_MAX; i++) {
-		queue[i] = i;
-		rss.queue_num = i + 1;
-	}
-	rss.queue = queue;
-	return rte_flow_validate(port_id, &attr, pattern, actions, &error) == 0;
+	return rte_flow_destroy(port_id, rule, &error);
 }
 
 /* Takes one message of DPDK's log. */

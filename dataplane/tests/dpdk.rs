@@ -932,6 +932,9 @@ fn ports_that_can_not_be_opened_say_why() {
     let config = PortConfig { side: Side::Inside, ..PortConfig::new("net_null9") };
     let (port, queues) = Port::open(eal(), &config, &[&pool, &pool]).expect("a port");
     assert_eq!((queues.len(), port.info().steering, port.info().reta_size), (2, Steering::Hash, 128));
+    // Its driver has no flow rules, and says so.
+    let said = port.info().flow_rules.as_ref().expect("asked for").as_ref().expect_err("it has none");
+    assert!(said.starts_with("Function not implemented"), "{said}");
     assert!(port.steer(&ShardMap::dealt(2)));
     drop((port, queues));
     // Nothing of these is left.

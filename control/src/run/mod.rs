@@ -328,6 +328,11 @@ pub(crate) fn open_ports(eal: Eal, config: &Config, pools: &[Mempool], map: &Sha
             link,
             "port open"
         );
+        match &about.flow_rules {
+            Some(Ok(())) => info!(port = port.name, %steering, "it is steered by flow rules"),
+            Some(Err(reason)) => info!(port = port.name, reason, "its driver takes no flow rules to steer by"),
+            None => {}
+        }
         if let Some(reason) = &about.offloads.merging {
             let remedy = "run `ethtool -K IF gro off lro off`, IF being its interface";
             warn!(port = port.name, reason, remedy, "the kernel may merge what the port receives");

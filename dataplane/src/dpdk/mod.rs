@@ -54,6 +54,7 @@ mod mtu;
 mod port;
 mod queue;
 mod rss;
+mod rules;
 mod thread;
 
 pub use cycles::{cycles, cycles_per_second};

@@ -18,6 +18,7 @@ use super::mempool::Mempool;
 use super::mtu;
 use super::queue::Queue;
 use super::rss::{self, Rss, Side, Steering};
+use super::rules::{self, Rules};
 use crate::plan::MacAddr;
 use crate::steer::ShardMap;
 
@@ -77,6 +78,9 @@ pub struct PortInfo {
     pub queues: u16,
     /// How it spreads what it receives over them.
     pub steering: Steering,
+    /// Whether it does so by flow rules (rte_flow), or why its driver takes none for that. None where they were not asked for: its
+    /// configuration says all, or there is one queue.
+    pub flow_rules: Option<Result<(), String>>,
     /// Entries of its table from hashes to queues (RETA); 0 if there is none to be written.
     pub reta_size: u16,
     /// Descriptors of each receive queue.
@@ -259,7 +263,15 @@ impl Port {
     pub fn steer(&self, map: &ShardMap) -> bool {
         let _control = control();
         let entries = self.info.reta_size;
-        entries == 0 || rss::write_table(&self.open, map, entries, self.info.queues).is_ok()
+        let written = entries == 0 || rss::write_table(&self.open, map, entries, self.info.queues).is_ok();
+        let mut rules = self.open.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        match rules.take().map(|rules| rules.renew(map)).transpose() {
+            Ok(renewed) => {
+                *rules = renewed;
+                written
+            }
+            Err(_) => false,
+        }
     }
 
     /// Has the port receive frames to further addresses, in addition to what it receives already. Says whether its driver
@@ -325,10 +337,7 @@ impl Port {
         let flow_rules = unsafe { dpdk_sys::dpdk_has_flow_rules(self.open.id) };
         let takes_rule = |ipv6, all| {
             // Without a table there is nothing to spread over. (And net_tap, which has none, would set itself up for it.)
-            flow_rules && info.reta_size > 0 && {
-                // SAFETY: as above; the queues up to nb_rx_queues are set up.
-                unsafe { dpdk_sys::dpdk_takes_rss_rule(self.open.id, ipv6, all, info.nb_rx_queues) }
-            }
+            flow_rules && info.reta_size > 0 && { rules::would_take(self.open.id, ipv6, all, info.nb_rx_queues) }
         };
         let hashing = |ipv6, kind: u64, fields: u64| {
             let all = kind | fields;
@@ -412,6 +421,8 @@ pub(super) struct OpenPort {
     id: u16,
     name: String,
     device: *mut dpdk_sys::rte_device,
+    /// The flow rules that it has been given.
+    rules: Mutex<Option<Rules>>,
 }
 
 // SAFETY: `device` is DPDK's; it is used by `drop` alone, under the lock of control calls.
@@ -469,7 +480,7 @@ impl OpenPort {
         drop(open);
         let info = device_info(id);
         let device = info.as_ref().map_or(ptr::null_mut(), |info| info.device);
-        Ok(OpenPort { id, name: name.into(), device })
+        Ok(OpenPort { id, name: name.into(), device, rules: Mutex::new(None) })
     }
 
     /// Sets the device up and starts it.
@@ -540,6 +551,7 @@ impl OpenPort {
             let reason = "it merges received TCP segments all the same; use another device or driver".into();
             return Err(self.refused("switching off LRO", reason, &setup));
         }
+        let flow_rules = self.steer_by_rules(config.side, &mut rss, queues);
         Ok(PortInfo {
             device: self.name.clone(),
             driver,
@@ -548,6 +560,7 @@ impl OpenPort {
             max_tx_queues: info.max_tx_queues,
             queues,
             steering: rss.steering,
+            flow_rules,
             reta_size: rss.entries,
             rx_descriptors,
             tx_descriptors,
@@ -560,6 +573,20 @@ impl OpenPort {
             mtu,
             two_tags: config.two_tags,
         })
+    }
+
+    /// Has flow rules spread what the started port receives, where its configuration could not as we would like. Says whether its
+    /// driver takes them, or why not; None if there is no need for any.
+    fn steer_by_rules(&self, side: Side, rss: &mut Rss, queues: u16) -> Option<Result<(), String>> {
+        if rss.steering != Steering::Hash || side == Side::Neither {
+            return None;
+        }
+        let workers = u8::try_from(queues).unwrap_or(u8::MAX);
+        let given = Rules::give(self.id, side, &ShardMap::dealt(workers), queues, rss.is_ours());
+        Some(given.map(|given| {
+            *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(given);
+            rss.steering = Rss::by_rules(side);
+        }))
     }
 
     /// Whether the device merges TCP segments: some drivers switch on by themselves what they can't do without.
@@ -608,6 +635,7 @@ impl OpenPort {
 impl Drop for OpenPort {
     fn drop(&mut self) {
         let _setup = Setup::begin();
+        self.rules.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // SAFETY: the port is open; whoever polls it holds a reference to this value, so nobody does; control calls are
         // made one at a time. Nothing more can be done about a driver that refuses.
         unsafe {

@@ -58,7 +58,7 @@ pub(super) struct Rss {
 }
 
 /// The key where drivers find it: they keep a pointer to it, and only read.
-static KEY_AT: [u8; KEY_MAX] = KEY;
+pub(super) static KEY_AT: [u8; KEY_MAX] = KEY;
 
 impl Rss {
     /// The best that a device can do for a port with so many queues.
@@ -96,6 +96,20 @@ impl Rss {
         (self.steering, self.types, self.entries) = (Steering::Device, 0, 0);
     }
 
+    /// Whether the device hashes with our key, and its table is written.
+    pub(super) fn is_ours(&self) -> bool {
+        self.entries > 0 && self.key_size > 0
+    }
+
+    /// What flow rules for a side steer by.
+    pub(super) fn by_rules(side: Side) -> Steering {
+        match side {
+            Side::Inside => Steering::Source,
+            Side::Outside => Steering::Destination,
+            Side::Neither => Steering::Hash,
+        }
+    }
+
     /// Writes it into a device's configuration.
     pub(super) fn configure(&self, conf: &mut dpdk_sys::rte_eth_conf) {
         if self.types == 0 {
@@ -113,7 +127,7 @@ impl Rss {
 
 /// The queue of each entry of a table of `entries`, for shards owned as `map` says. A worker without a queue of its own is served
 /// by the one that sends for it.
-fn table(map: &ShardMap, entries: u16, queues: u16) -> Vec<u16> {
+pub(super) fn table(map: &ShardMap, entries: u16, queues: u16) -> Vec<u16> {
     let queue = |entry| u16::from(map.owner(shard_of_entry(usize::from(entry))).0) % queues.max(1);
     (0..entries).map(queue).collect()
 }

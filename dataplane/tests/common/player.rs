@@ -185,17 +185,21 @@ impl Player {
         let Some(tag) = tag(frame) else { return self.told_error(interface, frame) };
         let (flow, way, form) = self.sent[&tag];
         let (_, offset, more, mut body) = place(frame);
+        let inside_peer = match flow.peer {
+            Peer::Server(_) => None,
+            Peer::Inside(peer) => Some(peer),
+        };
         let ends = if offset == 0 {
             let (from, to) = ends(got.protocol, &got.transport, got.source.0, got.destination.0);
             blank(got.protocol, &mut body);
             format!("{} {}", self.end(flow.kind, from), self.end(flow.kind, to))
         } else {
-            format!("{} {}", self.address(flow, got.source.0), self.address(flow, got.destination.0))
+            let (from, to) =
+                if way == Way::There { (Some(flow.host), inside_peer) } else { (inside_peer, Some(flow.host)) };
+            let address = |end, address| self.address(flow.kind, end, address);
+            format!("{} {}", address(from, got.source.0), address(to, got.destination.0))
         };
-        let peer = match flow.peer {
-            Peer::Server(_) => None,
-            Peer::Inside(peer) => Some(peer.0),
-        };
+        let peer = inside_peer.map(|peer| peer.0);
         let toward_pool = way == Way::Back && peer.is_none() && flow.host.0 != WHOLE[0];
         let order = match form {
             Form::Part { .. } if toward_pool => format!("datagram {tag}"),
@@ -234,14 +238,10 @@ impl Player {
         self.inside.get(&(kind, end)).map_or_else(|| format!("{end:?}"), |host| format!("<{host:?}>"))
     }
 
-    /// An address in a fragment that has no ports.
-    fn address(&self, flow: Flow, address: Ipv4Addr) -> String {
-        let is = |end| self.outside.get(&(flow.kind, end)).is_some_and(|external| external.0 == address);
-        match flow.peer {
-            _ if is(flow.host) => format!("<{}>", flow.host.0),
-            Peer::Inside(peer) if is(peer) => format!("<{}>", peer.0),
-            _ => address.to_string(),
-        }
+    /// An address in a fragment that has no ports, and may be the external one of this end.
+    fn address(&self, kind: Kind, end: Option<End>, address: Ipv4Addr) -> String {
+        let is = |end: &End| self.outside.get(&(kind, *end)).is_some_and(|external| external.0 == address);
+        end.filter(is).map_or_else(|| address.to_string(), |end| format!("<{}>", end.0))
     }
 
     /// Datagrams whose fragments have all left: their receivers put them together, and find every checksum right.

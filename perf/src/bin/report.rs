@@ -280,7 +280,9 @@ impl Report {
         let heads: Vec<String> = TABLES.iter().map(|&it| grouped(it)).collect();
         let mut text = format!("| sessions | | {} |\n|---|---{}|\n", heads.join(" | "), "|--:".repeat(heads.len()));
         for what in whats {
-            for table in &tables {
+            // Not each is measured in every respect.
+            let there = |name: &str| self.cells("tables").iter().any(|it| it.case.name == name);
+            for table in tables.iter().filter(|table| there(&format!("{table}: {what}"))) {
                 let cell = |&sessions: &usize| {
                     let cell = self.cell("tables", &Case::new(&format!("{table}: {what}"), sessions));
                     // The worst that the table itself does: what interrupts a run is not there in each.
