@@ -23,8 +23,8 @@ use crossbeam_channel::{Receiver, bounded};
 use dataplane::counters::{Counters, Drop as Reason, SessionClass};
 use dataplane::plan::{InterfaceId, MacAddr, Plan, PortId};
 use dataplane::pool::{Leases, Proto};
-use dataplane::session::Tuple4;
 use dataplane::session::walk::{Action, MappingRow, STEP, SessionRow};
+use dataplane::session::{Counts, Tuple4};
 use dataplane::steer::{ShardId, ShardMap};
 use dataplane::time::Time;
 use dataplane::trace::RuleRef;
@@ -120,6 +120,7 @@ fn session(worker: usize, n: u64) -> SessionRow {
         opened_inside: true,
         rule: RuleRef::Nat44(0),
         remaining: Duration::from_millis(299_900),
+        counts: Some(Counts { packets: [3, 2], bytes: [300, 200] }),
     }
 }
 
@@ -376,6 +377,8 @@ fn a_long_list_waits_for_its_reader_and_for_nobody_else() {
     assert_eq!((last.external, last.external_port), (Ipv4Addr::new(203, 0, 113, 1), 1024));
     assert_eq!((last.remote, last.remote_port), (Ipv4Addr::from_bits(0xc612_0001 + 99_999), 53));
     assert_eq!((last.kind.as_str(), last.rule.as_str(), last.expires_seconds), ("rule", "everyone", 299));
+    let carried = [last.packets_out, last.bytes_out, last.packets_in, last.bytes_in];
+    assert_eq!(carried, [Some(3), Some(300), Some(2), Some(200)]);
 }
 
 #[test]

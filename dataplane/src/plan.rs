@@ -441,6 +441,8 @@ pub struct Limits {
     /// Fragments that may wait for the first one of their datagram, in all shards of all workers. Each of the 64 shards has its
     /// share, at least one.
     pub fragments: u32,
+    /// Whether the packets and bytes of each session are counted: 32 bytes more for each.
+    pub session_counters: bool,
 }
 
 impl Default for Limits {
@@ -452,6 +454,7 @@ impl Default for Limits {
             held_per_neighbour: 16,
             held: 1024,
             fragments: 1024,
+            session_counters: false,
         }
     }
 }

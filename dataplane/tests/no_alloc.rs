@@ -268,7 +268,15 @@ fn full_tables_allocate_nothing() {
 #[test]
 fn neighbours_allocate_nothing() {
     // With twice the room for one more, 27 fill a hash table of 64 places as far as it goes.
-    let limits = Limits { sessions: 64, mappings: 64, neighbours: 27, held_per_neighbour: 4, held: 40, fragments: 64 };
+    let limits = Limits {
+        sessions: 64,
+        mappings: 64,
+        neighbours: 27,
+        held_per_neighbour: 4,
+        held: 40,
+        fragments: 64,
+        session_counters: true,
+    };
     let mut rig = Rig::new(provider(limits));
     let router = |n: u32| Ipv4Addr::from_bits(0xc633_6400 + 10 + n % 200);
     let mut known = VecDeque::new();
@@ -310,6 +318,7 @@ fn a_control_thread_that_does_not_listen_costs_no_memory() {
         held_per_neighbour: 2,
         held: 20,
         fragments: 64,
+        session_counters: false,
     };
     let mut spec = provider(limits);
     spec.routes.push(RouteSpec { prefix: prefix("2001:db8:77::/48"), next_hop: NextHop::OnLink(OUTSIDE) });

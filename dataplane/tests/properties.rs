@@ -287,7 +287,15 @@ fn cramped() -> Spec {
         },
     ];
     spec.icmp = IcmpPolicy { rate: 4, burst: 4, silent: Vec::new() };
-    spec.limits = Limits { sessions: 24, mappings: 16, neighbours: 6, held_per_neighbour: 2, held: 5, fragments: 128 };
+    spec.limits = Limits {
+        sessions: 24,
+        mappings: 16,
+        neighbours: 6,
+        held_per_neighbour: 2,
+        held: 5,
+        fragments: 128,
+        session_counters: true,
+    };
     spec
 }
 
@@ -595,7 +603,8 @@ impl Bench {
         let of = |shard: &dataplane::session::Shard| {
             let sessions: Vec<_> = shard.sessions().map(|session| format!("{session:?}")).collect();
             let mappings: Vec<_> = shard.mappings().map(|mapping| format!("{mapping:?}")).collect();
-            format!("{:?}: {sessions:?} {mappings:?}", shard.id())
+            let counts: Vec<_> = shard.counts().collect();
+            format!("{:?}: {sessions:?} {counts:?} {mappings:?}", shard.id())
         };
         self.engine.shards().iter().map(of).collect()
     }

@@ -10,6 +10,7 @@ use common::*;
 use dataplane::message::ToWorker;
 use dataplane::plan::{Filtering, FilteringSet, Nat44Rule, Spec};
 use dataplane::pool::Proto;
+use dataplane::session::Counts;
 use dataplane::session::walk::{Action, Filter, MappingRow, Prefix4, STEP, SessionRow, Walk};
 use dataplane::trace::RuleRef;
 
@@ -58,6 +59,37 @@ fn prefix4(text: &str) -> Option<Prefix4> {
     let std::net::IpAddr::V4(address) = prefix.address else { panic!("IPv4") };
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix.len)).unwrap_or(0);
     Some(Prefix4 { address: address.to_bits(), mask })
+}
+
+/// What sessions carry is counted if it is wanted, from the IP header on, whichever way a packet takes through the engine.
+#[test]
+fn packets_of_sessions_are_counted_on_demand() {
+    for counted in [false, true] {
+        let limits = dataplane::plan::Limits { session_counters: counted, ..spec().limits };
+        let mut lab = Lab::new(Spec { limits, ..spec() });
+        let (client, server) = (end("192.168.1.10:5000"), end("198.18.0.1:5000"));
+        // The first opens it and the second finds its way; with their headers they have 20 and 8 bytes more.
+        let payloads: [&[u8]; 4] = [b"", b"one", b"three", b"and the last"];
+        for payload in payloads {
+            let out = lab.send(INSIDE, &udp(INSIDE, client, server, payload));
+            assert_eq!(out.frames.len(), 1);
+        }
+        let external = (Ipv4Addr::new(203, 0, 113, 5), 5000);
+        for payload in &payloads[1..] {
+            let back = lab.send(OUTSIDE, &udp(OUTSIDE, server, external, payload));
+            assert_eq!(back.frames.len(), 1);
+        }
+        let found = walk(&mut lab, Action::ListSessions, Filter::default());
+        let counts = Counts { packets: [4, 3], bytes: [4 * 28 + 20, 3 * 28 + 20] };
+        assert_eq!(found.sessions[0].counts, counted.then_some(counts));
+
+        // A session that comes into its place begins anew.
+        lab.wait(std::time::Duration::from_secs(600));
+        lab.send(INSIDE, &udp(INSIDE, client, end("198.18.0.9:9"), b"again"));
+        let found = walk(&mut lab, Action::ListSessions, Filter::default());
+        assert_eq!(found.sessions.len(), 1);
+        assert_eq!(found.sessions[0].counts, counted.then_some(Counts { packets: [1, 0], bytes: [33, 0] }));
+    }
 }
 
 #[test]

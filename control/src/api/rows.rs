@@ -92,6 +92,10 @@ pub(super) fn session(row: &SessionRow, plan: &Plan) -> Session {
         kind: kind.to_owned(),
         rule,
         expires_seconds: row.remaining.as_secs(),
+        packets_out: row.counts.map(|it| it.packets[0]),
+        bytes_out: row.counts.map(|it| it.bytes[0]),
+        packets_in: row.counts.map(|it| it.packets[1]),
+        bytes_in: row.counts.map(|it| it.bytes[1]),
     }
 }
 

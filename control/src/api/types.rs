@@ -80,6 +80,14 @@ rows! {
         rule: String,
         /// Seconds that it lasts without a packet.
         expires_seconds: u64,
+        /// Its packets from inside; nothing unless `boot.tables.session-counters` is set.
+        packets_out: Option<u64>,
+        /// Bytes in them, from their IP headers on.
+        bytes_out: Option<u64>,
+        /// Its packets from outside.
+        packets_in: Option<u64>,
+        /// Bytes in them.
+        bytes_in: Option<u64>,
     }
 
     /// A mapping.

@@ -105,6 +105,8 @@ section! {
         /// Fragments that may wait for the first one of their datagram, of all workers together. When there are more, the
         /// oldest are given up.
         fragments: default Text<Fragments> = Text(Number(Limits::default().fragments)),
+        /// Count the packets and bytes of each session, for lists of sessions. Takes 32 bytes more for each.
+        session_counters: default Text<bool> = Text(false),
     }
 }
 

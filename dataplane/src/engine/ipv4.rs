@@ -135,6 +135,7 @@ impl<P: Packet> Engine<P> {
             return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
         }
         self.remember_hop(flow, id);
+        self.shards[flow.shard.index()].count(id, flow.direction, view.end - view.l3);
         self.advance(at.packet.data(), view, flow, id, at.now);
         self.translate(at, view, flow.direction, &to, deltas, egress)
     }

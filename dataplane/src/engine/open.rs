@@ -241,7 +241,8 @@ impl<P: Packet> Engine<P> {
         };
         self.make_way(flow, &new, now)?;
         let (address_delta, transport_delta) = napt::deltas(flow.proto, &new.inside, &new.outside);
-        self.add(flow, &new, (class, tcp), transport_delta, now)?;
+        let id = self.add(flow, &new, (class, tcp), transport_delta, now)?;
+        self.shards[flow.shard.index()].count(id, flow.direction, view.end - view.l3);
         self.counters.session_adoptions.add(u64::from(tcp.is_adopted()));
         self.story.session = SessionStep::New;
         Ok((address_delta, transport_delta))

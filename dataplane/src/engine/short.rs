@@ -180,6 +180,9 @@ impl<P: Packet> Engine<P> {
                 session.tcp.pass_plain((direction == Direction::Outbound) == session.opened_inside(), &segment);
             }
         }
+        if self.plan.spec.limits.session_counters {
+            self.shards[lane.shard.index()].count(lane.guess, direction, lane.total.into());
+        }
         tally.translated[direction as usize] += 1;
         self.tally_ingress(lane.ingress, bytes, tally);
         Some(way.interface)

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::ends::{Ends, Key};
 use super::index::{self, Bucket, BucketArena, Index};
-use super::record::{Direction, NONE, Session};
+use super::record::{Counts, Direction, NONE, Session};
 use super::slab::{Slab, SlabArena};
 use super::wheel::Wheel;
 use super::{ID_BITS, ID_MASK, Secret};
@@ -27,13 +27,20 @@ pub struct FlowArena<E: Ends> {
 }
 
 impl<E: Ends> FlowArena<E> {
-    /// For so many sessions in all.
+    /// For so many sessions in all, whose packets are not counted.
     #[must_use]
     pub fn new(sessions: usize) -> Self {
         FlowArena {
             buckets: BucketArena::new(BucketArena::segments_for(entries::<E>() * sessions, SHARDS)),
             sessions: SlabArena::new(SlabArena::<Session<E>>::segments_for(sessions, SHARDS)),
         }
+    }
+
+    /// For so many sessions in all, whose packets are counted.
+    #[must_use]
+    pub fn counting(sessions: usize) -> Self {
+        let segments = SlabArena::<Session<E>>::segments_for(sessions, SHARDS);
+        FlowArena { sessions: SlabArena::extended(segments), ..FlowArena::new(sessions) }
     }
 
     /// See [`super::Arenas::make_room`].
@@ -156,6 +163,15 @@ impl<E: Ends> Flows<E> {
             self.index.remove(&mut arena.buckets, hash, value::<E>(direction, id));
         }
         Some(session)
+    }
+
+    /// Counts a packet of a session, from its IP header on, if packets are counted.
+    #[inline]
+    pub fn count(&mut self, id: u32, direction: Direction, bytes: usize) {
+        if let Some(Counts { packets, bytes: all }) = self.sessions.extra_mut(id) {
+            packets[direction as usize] += 1;
+            all[direction as usize] += bytes as u64;
+        }
     }
 
     /// The session's deadline is sooner than before, or it was given out by [`Flows::next_due`] before its end. (A later one

@@ -26,7 +26,7 @@ pub mod wheel;
 
 pub use ends::FlowKey;
 pub use flows::HomeBucket;
-pub use record::{Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
+pub use record::{Counts, Direction, Mapping, NONE, Permission, Session, Subscriber, Tuple4};
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -164,7 +164,7 @@ impl Arenas {
     pub fn new(limits: &Limits) -> Self {
         let (sessions, mappings) = (limits.sessions as usize, limits.mappings as usize);
         Arenas {
-            flows: FlowArena::new(sessions),
+            flows: if limits.session_counters { FlowArena::counting(sessions) } else { FlowArena::new(sessions) },
             other_buckets: BucketArena::new(BucketArena::segments_for(sessions + 3 * mappings, SHARDS)),
             mappings: SlabArena::new(SlabArena::<Mapping>::segments_for(mappings, SHARDS)),
             subscribers: SlabArena::new(SlabArena::<Subscriber>::segments_for(mappings, SHARDS)),
@@ -304,6 +304,12 @@ impl Shard {
         self.flows.records().iter().map(|(_, session)| session)
     }
 
+    /// What each of them has carried, if that is counted.
+    pub fn counts(&self) -> impl Iterator<Item = &Counts> {
+        let records = self.flows.records();
+        records.iter().filter_map(|(id, _)| records.extra(id))
+    }
+
     /// All mappings, held-down ones included.
     pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
         self.mappings.iter().map(|(_, mapping)| mapping)
@@ -348,6 +354,12 @@ impl Shard {
     #[inline(always)]
     pub fn session_place(&mut self, id: u32) -> Option<&mut Session> {
         self.flows.records_mut().place_mut(id)
+    }
+
+    /// Counts a packet of a session, from its IP header on, if packets are counted.
+    #[inline]
+    pub fn count(&mut self, id: u32, direction: Direction, bytes: usize) {
+        self.flows.count(id, direction, bytes);
     }
 
     /// The session that a packet of this direction belongs to. It may be past its deadline.
@@ -504,8 +516,8 @@ impl Shard {
             self.free_port(context, &mapping);
             return Err(Drop::MappingTableFull);
         };
-        let entries = mapping_entries(context.secret, &mapping);
-        if !entries.into_iter().all(|(hash, kind)| self.enter(context, hash, kind.value(id))) {
+        let [inside, outside] = mapping_entries(context.secret, &mapping).map(|(hash, kind)| (hash, kind.value(id)));
+        if !self.enter(context, inside.0, inside.1) || !self.enter(context, outside.0, outside.1) {
             self.forget_mapping(context, id, &mapping);
             self.mappings.remove(&mut context.arenas.mappings, id);
             self.free_port(context, &mapping);

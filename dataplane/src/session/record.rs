@@ -275,8 +275,18 @@ impl<E: Ends> Session<E> {
     }
 }
 
+/// What a session has carried, if that is counted: 32 bytes more for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets, outbound and inbound.
+    pub packets: [u64; 2],
+    /// Bytes in them, from their IP headers on, as they came in.
+    pub bytes: [u64; 2],
+}
+
 impl<E: Ends> Record for Session<E> {
     type Side = Link;
+    type Extra = Counts;
 
     #[inline]
     fn is_used(&self) -> bool {
@@ -332,6 +342,7 @@ impl Default for Mapping {
 
 impl Record for Mapping {
     type Side = Link;
+    type Extra = ();
 
     /// Every mapping has a subscriber.
     #[inline]
@@ -359,6 +370,7 @@ pub struct Permission {
 
 impl Record for Permission {
     type Side = ();
+    type Extra = ();
 
     fn is_used(&self) -> bool {
         self.used
@@ -382,6 +394,7 @@ pub struct Subscriber {
 
 impl Record for Subscriber {
     type Side = ();
+    type Extra = ();
 
     fn is_used(&self) -> bool {
         self.used
@@ -403,6 +416,7 @@ impl Links for Slab<Mapping> {
 // One cache line, and half of one; both with a place in the timer wheel beside them. Where sessions are larger, none reaches
 // into a third line.
 const _: () = assert!(size_of::<Session>() == 64 && size_of::<Mapping>() == 32 && size_of::<Link>() == 8);
+const _: () = assert!(size_of::<Counts>() == 32);
 const _: () = assert!(size_of::<Session<Ends6>>() == 96 && align_of::<Session<Ends6>>() == 32);
 const _: () = assert!(size_of::<Session<Ends64>>() == 80 && align_of::<Session<Ends64>>() == 16);
 const _: () = assert!(size_of::<Session<Ends66>>() == 128 && align_of::<Session<Ends66>>() == 64);

@@ -24,6 +24,8 @@ const SEGMENTS_MAX: usize = (1 << 29) / RECORDS;
 pub trait Record: Copy + Default {
     /// What lies beside the record.
     type Side: Copy + Default;
+    /// What lies beside it where the memory was taken for that too ([`SlabArena::extended`]).
+    type Extra: Copy + Default;
 
     /// Whether this is a record, and not the [`Default`] that lies in unused places.
     fn is_used(&self) -> bool;
@@ -41,6 +43,8 @@ struct Block<T: Record> {
 #[derive(Debug)]
 pub struct SlabArena<T: Record> {
     free: Vec<Segment<Block<T>, 1>>,
+    /// As many, or none.
+    extras: Vec<Segment<T::Extra, RECORDS>>,
 }
 
 impl<T: Record> SlabArena<T> {
@@ -48,7 +52,13 @@ impl<T: Record> SlabArena<T> {
     #[must_use]
     pub fn new(segments: usize) -> Self {
         let empty = Block { records: [T::default(); RECORDS], sides: [T::Side::default(); RECORDS] };
-        SlabArena { free: Segment::take(segments, empty) }
+        SlabArena { free: Segment::take(segments, empty), extras: Vec::new() }
+    }
+
+    /// The same, with an [`Record::Extra`] for each record.
+    #[must_use]
+    pub fn extended(segments: usize) -> Self {
+        SlabArena { extras: Segment::take(segments, T::Extra::default()), ..SlabArena::new(segments) }
     }
 
     /// Segments that no slab holds.
@@ -60,6 +70,9 @@ impl<T: Record> SlabArena<T> {
     /// Makes room for so many segments in all: those that moved shards bring along are given back here, without an allocation.
     pub fn make_room(&mut self, segments: usize) {
         self.free.reserve_exact(segments.saturating_sub(self.free.len()));
+        if !self.extras.is_empty() {
+            self.extras.reserve_exact(segments.saturating_sub(self.extras.len()));
+        }
     }
 
     /// Enough for `records` records in `slabs` slabs, however they are spread over them. Records do not move: while many
@@ -81,6 +94,8 @@ impl<T: Record> SlabArena<T> {
 pub struct Slab<T: Record> {
     /// Grows to its reserved capacity as it is needed, never above it. None: this place is vacant.
     directory: Vec<Option<Segment<Block<T>, 1>>>,
+    /// The same for what lies beside the records at wish.
+    extras: Vec<Option<Segment<T::Extra, RECORDS>>>,
     /// For each place, a bit for each record in use: where there is room. Kept apart, as look-ups do not need it.
     used: Vec<[u32; CHUNKS]>,
     max_segments: usize,
@@ -99,6 +114,7 @@ impl<T: Record> Slab<T> {
         let max_segments = max_segments.min(SEGMENTS_MAX);
         Slab {
             directory: Vec::with_capacity(max_segments),
+            extras: Vec::with_capacity(max_segments),
             used: Vec::with_capacity(max_segments),
             max_segments,
             room: BitSet::new(max_segments),
@@ -138,7 +154,11 @@ impl<T: Record> Slab<T> {
             self.room.remove(place);
         }
         self.len += 1;
-        u32::try_from(place * RECORDS + at).ok()
+        let id = u32::try_from(place * RECORDS + at).ok()?;
+        if let Some(extra) = self.extra_mut(id) {
+            *extra = T::Extra::default();
+        }
+        Some(id)
     }
 
     /// Takes the record out. None if there is no such record.
@@ -153,6 +173,7 @@ impl<T: Record> Slab<T> {
         used[at / CHUNK] &= !(1 << (at % CHUNK));
         if used.iter().all(|&bits| bits == 0) {
             arena.free.extend(self.directory.get_mut(place)?.take());
+            arena.extras.extend(self.extras.get_mut(place)?.take());
             self.room.remove(place);
             self.vacant.insert(place);
         } else {
@@ -201,6 +222,21 @@ impl<T: Record> Slab<T> {
         self.block_mut(place)?.sides.get_mut(at)
     }
 
+    /// What lies beside the record at wish.
+    #[inline]
+    #[must_use]
+    pub fn extra(&self, id: u32) -> Option<&T::Extra> {
+        let (place, at) = locate(id);
+        self.extras.get(place)?.as_ref()?.records().get(at)
+    }
+
+    /// The same, writable.
+    #[inline]
+    pub fn extra_mut(&mut self, id: u32) -> Option<&mut T::Extra> {
+        let (place, at) = locate(id);
+        self.extras.get_mut(place)?.as_mut()?.records_mut().get_mut(at)
+    }
+
     /// Loads the lines of a record. Any id will do.
     #[inline(always)]
     pub fn prefetch(&self, id: u32) {
@@ -243,11 +279,12 @@ impl<T: Record> Slab<T> {
         if place == self.max_segments {
             return None;
         }
-        let segment = Some(arena.free.pop()?);
-        match self.directory.get_mut(place) {
-            Some(vacant) => *vacant = segment,
-            None => {
+        let (segment, extra) = (Some(arena.free.pop()?), arena.extras.pop());
+        match (self.directory.get_mut(place), self.extras.get_mut(place)) {
+            (Some(vacant), Some(beside)) => (*vacant, *beside) = (segment, extra),
+            _ => {
                 self.directory.push(segment);
+                self.extras.push(extra);
                 self.used.push([0; CHUNKS]);
             }
         }
@@ -273,6 +310,7 @@ mod tests {
 
     impl Record for u64 {
         type Side = ();
+        type Extra = ();
 
         fn is_used(&self) -> bool {
             *self != 0
@@ -367,6 +405,7 @@ mod tests {
         struct Line(u16);
         impl Record for Line {
             type Side = u64;
+            type Extra = ();
 
             fn is_used(&self) -> bool {
                 self.0 != 0

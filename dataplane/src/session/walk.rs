@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::slab::CHUNK;
-use super::{Context, Mapping, Session, Shard, Tuple4};
+use super::{Context, Counts, Mapping, Session, Shard, Tuple4};
 use crate::counters::SessionClass;
 use crate::plan::Plan;
 use crate::pool::Proto;
@@ -91,6 +91,8 @@ pub struct SessionRow {
     pub rule: RuleRef,
     /// How long it lasts without a packet.
     pub remaining: Duration,
+    /// What it has carried, if that is counted.
+    pub counts: Option<Counts>,
 }
 
 /// A mapping in a list.
@@ -231,6 +233,7 @@ impl Walk {
                 opened_inside: session.opened_inside(),
                 rule: session.rule(),
                 remaining: session.deadline.since(context.now),
+                counts: shard.flows.records().extra(id).copied(),
             }),
             Action::EndSessions => {
                 context.counters.session_flushes.add(1);

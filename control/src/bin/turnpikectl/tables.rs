@@ -90,7 +90,7 @@ impl Summary for ReloadReport {
 
 impl Table for Session {
     const TITLES: &'static [&'static str] =
-        &["PROTO", "STATE", "INSIDE", "EXTERNAL", "REMOTE", "OPENED", "RULE", "EXPIRES"];
+        &["PROTO", "STATE", "INSIDE", "EXTERNAL", "REMOTE", "OPENED", "RULE", "EXPIRES", "OUT", "IN"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -102,8 +102,15 @@ impl Table for Session {
             self.opened.clone(),
             if self.kind == "rule" { self.rule.clone() } else { format!("{} {}", self.kind, self.rule) },
             seconds(self.expires_seconds),
+            carried(self.packets_out, self.bytes_out),
+            carried(self.packets_in, self.bytes_in),
         ]
     }
+}
+
+/// What a session has carried one way, if that is counted.
+fn carried(packets: Option<u64>, bytes: Option<u64>) -> String {
+    packets.zip(bytes).map_or_else(|| "-".to_owned(), |(packets, bytes)| format!("{packets} of {bytes} bytes"))
 }
 
 impl Table for Mapping {

@@ -80,7 +80,8 @@ impl Resolver<'_> {
         let tables = &boot.tables;
         let [sessions, mappings, neighbours] =
             [tables.sessions, tables.mappings, tables.neighbours].map(|Text(Number(entries))| entries);
-        self.spec.limits = Limits { sessions, mappings, neighbours, fragments, ..Limits::default() };
+        let Text(session_counters) = tables.session_counters;
+        self.spec.limits = Limits { sessions, mappings, neighbours, fragments, session_counters, ..Limits::default() };
         let Text(hugepages) = boot.memory.hugepages;
         Boot { cpu: Cpu { workers, control, poll }, memory: Memory { hugepages, size }, packets }
     }

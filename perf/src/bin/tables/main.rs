@@ -92,6 +92,7 @@ pub struct Line {
 
 impl Record for Line {
     type Side = ();
+    type Extra = ();
 
     fn is_used(&self) -> bool {
         self.is_used

@@ -58,8 +58,15 @@ pub fn engine(input: &[u8]) {
 fn base() -> &'static Spec {
     static BASE: OnceLock<Spec> = OnceLock::new();
     BASE.get_or_init(|| {
-        let limits =
-            Limits { sessions: 40, mappings: 24, neighbours: 16, held_per_neighbour: 4, held: 8, fragments: 128 };
+        let limits = Limits {
+            sessions: 40,
+            mappings: 24,
+            neighbours: 16,
+            held_per_neighbour: 4,
+            held: 8,
+            fragments: 128,
+            session_counters: true,
+        };
         let mut spec = Spec { limits, ..scene::spec() };
         for route in &mut spec.routes {
             if route.prefix.len == 0 {
