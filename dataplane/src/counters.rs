@@ -371,8 +371,9 @@ impl IcmpError {
     }
 }
 
-/// Traffic of one interface.
+/// Traffic of one interface, on cache lines of its own: those of two workers may lie side by side.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct InterfaceCounters {
     /// Frames received.
     pub received_packets: Counter,

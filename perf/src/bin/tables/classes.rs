@@ -9,6 +9,7 @@ use dataplane::session::flows::{FlowArena, Flows};
 use dataplane::session::index::BucketArena;
 use dataplane::session::slab::{RECORDS, SlabArena};
 use dataplane::session::{Direction, NONE, Secret, Session};
+use dataplane::steer::SHARDS;
 use dataplane::time::Time;
 use dataplane::trace::RuleRef;
 use dataplane::worker::BURST;
@@ -90,7 +91,9 @@ fn round<E: Class>(count: usize, sheet: &mut Sheet) -> Result<()> {
     }
     let secret = Secret::new([7; 16]);
     let mut arena = FlowArena::<E>::new(count);
-    let mut flows = Flows::<E>::new(count, Time::ZERO);
+    // As in the engine, an inside host's sessions are in one of 64 tables.
+    let mut shards: Vec<_> = (0..SHARDS).map(|_| Flows::<E>::new(count, Time::ZERO)).collect();
+    let shard_of = |flow: usize| flow / 63 % SHARDS;
     let free = (arena.buckets.free(), arena.sessions.free());
     let order: Vec<u32> = permutation(count, 1).into_iter().map(u32::try_from).collect::<Result<_, _>>()?;
     let mut ids = vec![NONE; count];
@@ -101,7 +104,8 @@ fn round<E: Class>(count: usize, sheet: &mut Sheet) -> Result<()> {
         for &flow in some {
             let session = session::<E>(flow);
             let hashes = BOTH.map(|direction| session.key(direction).hash(&secret, Proto::Udp));
-            ids[flow as usize] = flows.insert(&mut arena, session, hashes).context("no room for a session")?;
+            let shard = &mut shards[shard_of(flow as usize)];
+            ids[flow as usize] = shard.insert(&mut arena, session, hashes).context("no room for a session")?;
         }
         spent.push(clock::ticks() - start);
     }
@@ -123,20 +127,22 @@ fn round<E: Class>(count: usize, sheet: &mut Sheet) -> Result<()> {
             });
             let start = clock::ticks();
             let hashes = packets.map(|(_, key)| key.hash(&secret, Proto::Udp));
-            let buckets = hashes.map(|hash| flows.home_bucket(hash));
+            let buckets: [_; BURST] = std::array::from_fn(|at| shards[shard_of(packets[at].0)].home_bucket(hashes[at]));
             let mut guesses: [u32; BURST] = std::array::from_fn(|at| buckets[at].guess(hashes[at]));
-            for (guess, hash) in guesses.iter_mut().zip(hashes) {
+            for (at, guess) in guesses.iter_mut().enumerate() {
+                let shard = &shards[shard_of(packets[at].0)];
                 match *guess {
-                    NONE => *guess = flows.guess_overflow(hash).unwrap_or(NONE),
-                    id => flows.records().prefetch(id),
+                    NONE => *guess = shard.guess_overflow(hashes[at]).unwrap_or(NONE),
+                    id => shard.records().prefetch(id),
                 }
             }
             let mut right = true;
             for (at, &(flow, key)) in packets.iter().enumerate() {
-                let fits = |id: &u32| flows.records().get(*id).is_some_and(|session| session.key(direction) == key);
+                let shard = &mut shards[shard_of(flow)];
+                let fits = |id: &u32| shard.records().get(*id).is_some_and(|session| session.key(direction) == key);
                 let id = Some(guesses[at]).filter(fits);
-                let id = id.or_else(|| flows.find(hashes[at], direction, key, Proto::Udp)).unwrap_or(NONE);
-                if let Some(session) = flows.records_mut().get_mut(id) {
+                let id = id.or_else(|| shard.find(hashes[at], direction, key, Proto::Udp)).unwrap_or(NONE);
+                if let Some(session) = shard.records_mut().get_mut(id) {
                     session.deadline = session.deadline + Duration::from_nanos(1);
                 }
                 right &= id == ids[flow];
@@ -153,17 +159,18 @@ fn round<E: Class>(count: usize, sheet: &mut Sheet) -> Result<()> {
     let mut spent = Vec::new();
     for some in again.chunks(BURST) {
         let start = clock::ticks();
-        some.iter().for_each(|&flow| flows.records().prefetch(ids[flow]));
-        for session in some.iter().filter_map(|&flow| flows.records().get(ids[flow])) {
-            flows.prefetch_entries(&secret, session);
+        some.iter().for_each(|&flow| shards[shard_of(flow)].records().prefetch(ids[flow]));
+        for &flow in some {
+            let shard = &shards[shard_of(flow)];
+            shard.prefetch_entries(&secret, shard.records().get(ids[flow]).context("a session is gone")?);
         }
         for &flow in some {
-            flows.remove(&mut arena, &secret, ids[flow]).context("a session is gone")?;
+            shards[shard_of(flow)].remove(&mut arena, &secret, ids[flow]).context("a session is gone")?;
         }
         spent.push(clock::ticks() - start);
     }
     let mean = spent.iter().sum::<u64>() as f64 / count as f64;
     sheet.put(&case("removal"), "cycles/session", Window::of(mean));
-    ensure!(flows.records().is_empty(), "{}: sessions are left", E::NAME);
+    ensure!(shards.iter().all(|shard| shard.records().is_empty()), "{}: sessions are left", E::NAME);
     Ok(())
 }
