@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use common::fragments::{cut_up, fragmentable};
 use common::*;
 use dataplane::message::ToWorker;
 use dataplane::plan::{Filtering, FilteringSet, Nat44Rule, Spec};
@@ -81,6 +82,15 @@ fn packets_of_sessions_are_counted_on_demand() {
         }
         let found = walk(&mut lab, Action::ListSessions, Filter::default());
         let counts = Counts { packets: [4, 3], bytes: [4 * 28 + 20, 3 * 28 + 20] };
+        assert_eq!(found.sessions[0].counts, counted.then_some(counts));
+
+        // A datagram of 40 bytes, in fragments of 8 and of 32: each is a packet, with a header.
+        let whole = udp(INSIDE, client, server, &[7; 32]);
+        for fragment in cut_up(&fragmentable(&whole, 9), &[1]) {
+            assert_eq!(lab.send(INSIDE, &fragment).frames.len(), 1);
+        }
+        let found = walk(&mut lab, Action::ListSessions, Filter::default());
+        let counts = Counts { packets: [6, 3], bytes: [4 * 28 + 20 + 28 + 52, 3 * 28 + 20] };
         assert_eq!(found.sessions[0].counts, counted.then_some(counts));
 
         // A session that comes into its place begins anew.

@@ -6,20 +6,19 @@
 //! one wait, and go on before it when it comes. So order is kept among the whole packets of a flow, and among its fragments, but
 //! not between the two; and toward a pool's address, where each datagram may have another shard, among the fragments of each.
 
-use super::{Arrival, Engine, Flow, Origin, Output, Prepared, Read, Story, Verdict};
-use crate::counters::{Drop, IcmpError};
+use super::{Arrival, Engine, Origin, Output, Prepared, Read, Story, Verdict};
+use crate::counters::Drop;
 use crate::fragment::reassembly::Offer;
 use crate::fragment::{self, Datagram, Lent, Piece, cut};
 use crate::packet::parse::{self, Fragment, Transport, View4, ethertype};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, Target, ZoneId};
 use crate::pool::Proto;
-use crate::session::Direction;
 use crate::steer::hand_over::{Handed, Move, Turn};
 use crate::steer::passage::Passage;
 use crate::steer::{ShardId, shard_of4};
 use crate::time::Time;
-use crate::trace::{Disposal, SessionStep};
+use crate::trace::Disposal;
 use crate::translate::napt;
 
 /// Datagrams of a shard that one tick gives up.
@@ -266,7 +265,7 @@ impl<P: Packet> Engine<P> {
         let verdict = match (prepared.interface, &prepared.read) {
             (Some(ingress), Ok(Read::Four(view))) => {
                 let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
-                self.decide(&mut at, view, prepared)
+                self.ipv4(&mut at, view, prepared)
             }
             (_, Err(reason)) => (*reason).into(),
             _ => Drop::UnknownVlan.into(),
@@ -274,41 +273,6 @@ impl<P: Packet> Engine<P> {
         let disposal = self.dispose(origin, packet, verdict, prepared.read.as_ref().ok(), now, pool, out);
         self.passage = before;
         disposal
-    }
-
-    /// What becomes of an IPv4 packet. A later fragment of a known session has no header to move the session on by.
-    fn decide(&mut self, at: &mut Arrival<P>, view: &View4, prepared: &Prepared) -> Verdict {
-        if let (Fragment::Later, Some(flow)) = (view.fragment, &prepared.flow)
-            && let Some(id) = self.live_session(at.zone, flow, at.now)
-        {
-            return self.follow(at, view, flow, id, prepared.target);
-        }
-        self.ipv4(at, view, prepared)
-    }
-
-    /// A later fragment of a known session: as `hit`, but the session stays as its first fragment has left it.
-    fn follow(&mut self, at: &mut Arrival<P>, view: &View4, flow: &Flow, id: u32, target: Option<Target>) -> Verdict {
-        let Some(session) = self.shards.get(flow.shard.index()).and_then(|shard| shard.session(id)) else {
-            return Drop::Unsolicited.into();
-        };
-        let addresses = session.address_delta();
-        let (to, target, addresses, zone) = match flow.direction {
-            Direction::Outbound => (session.outside(), target, addresses, session.outside_zone()),
-            Direction::Inbound => {
-                let to = session.inside().reversed();
-                (to, self.plan.target4(to.destination), addresses.inverse(), session.inside_zone())
-            }
-        };
-        self.story.rule = session.rule();
-        self.story.session = SessionStep::Hit;
-        let egress = match self.forward4(at, view, to.destination, target) {
-            Ok(egress) => egress,
-            Err(verdict) => return verdict,
-        };
-        if self.zone(egress.interface) != zone {
-            return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
-        }
-        self.translate(at, view, flow.direction, &to, (addresses, addresses), egress)
     }
 
     /// Gives a datagram that leaves translated, and is not atomic, an identification (RFC 7857 §10): that of the fragments of
@@ -343,7 +307,7 @@ impl<P: Packet> Engine<P> {
         let prepared = Prepared { interface: Some(ingress), read: Ok(Read::Four(*view)), target, flow, quoted: None };
         let mut at = Arrival { ingress, zone, packet: &mut packet, now, out: &mut *out };
         self.cutting = true;
-        let verdict = self.decide(&mut at, view, &prepared);
+        let verdict = self.ipv4(&mut at, view, &prepared);
         self.cutting = false;
         let Verdict::Transmit(adjacency) = verdict else {
             return self.dispose(Origin::Wire(ingress), packet, verdict, Some(&Read::Four(*view)), now, pool, out);

@@ -8,7 +8,7 @@
 use super::{Arrival, Engine, Flow, Origin, Output, Prepared, Read, Verdict, tuple_of};
 use crate::counters::{Drop, IcmpError};
 use crate::fragment::Lent;
-use crate::packet::parse::{Fragment, Transport, View4};
+use crate::packet::parse::{Transport, View4};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, PortId, ZoneId};
 use crate::pool::Proto;
@@ -123,9 +123,7 @@ impl<P: Packet> Engine<P> {
                 let session = *session.ok_or(Drop::Hairpin)?;
                 self.story.rule = session.rule();
                 self.story.session = SessionStep::Hit;
-                if view.fragment != Fragment::Later {
-                    self.advance(at.packet.data(), view, &flow, id, at.now);
-                }
+                self.advance(at.packet.data(), view, &flow, id, at.now);
                 (session.outside(), (session.address_delta(), session.transport_delta))
             }
             None => {

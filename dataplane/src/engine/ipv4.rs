@@ -135,7 +135,6 @@ impl<P: Packet> Engine<P> {
             return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0)));
         }
         self.remember_hop(flow, id);
-        self.shards[flow.shard.index()].count(id, flow.direction, view.end - view.l3);
         self.advance(at.packet.data(), view, flow, id, at.now);
         self.translate(at, view, flow.direction, &to, deltas, egress)
     }
@@ -148,11 +147,13 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    /// The session is used: its state and its deadline move on.
+    /// The session is used: its packet is counted, its state and its deadline move on. A later fragment has no header to move it
+    /// on by: it stays as its first one has left it.
     pub(super) fn advance(&mut self, frame: &[u8], view: &View4, flow: &Flow, id: u32, now: Time) {
         let timers = &self.plan.spec.timers;
-        let Some(shard) = self.shards.get_mut(flow.shard.index()) else { return };
-        let Some(session) = shard.session_mut(id) else { return };
+        let shard = &mut self.shards[flow.shard.index()];
+        shard.count(id, flow.direction, view.end - view.l3);
+        let Some(session) = shard.session_mut(id).filter(|_| view.fragment != Fragment::Later) else { return };
         let outbound = flow.direction == Direction::Outbound;
         let (class, restart) = match flow.proto {
             Proto::Tcp => {
