@@ -49,13 +49,17 @@ def endpoint(address: str, port: int) -> str:
 class Capture:
     """A running tcpdump on one device (or `any`) of a namespace, of the packets that come in there."""
 
+    ROOM = ("-s", "66000", "-B", "65536")
+    """For 512 packets of 64 KiB. By itself tcpdump takes the largest for 256 KiB, and has room for eight when it hands
+    each over at once: a datagram in pieces and its answer, and the kernel drops what comes next."""
+
     def __init__(self, lab: Lab, space: Namespace, name: str, device: str = "any", what: str = SIGNS_OF_FLOWS) -> None:
         self.lab = lab
         self.path = lab.work / f"{name}.pcap"
         self.name = f"tcpdump-{name}"
         self.process = lab.spawn(
             space, self.name,
-            lab.unconfined("tcpdump"), "-i", device, "-Q", "in", "-n", "-U", "--immediate-mode", "-w", "-", what,
+            lab.unconfined("tcpdump"), "-i", device, "-Q", "in", "-n", "-U", "--immediate-mode", *self.ROOM, "-w", "-", what,
             stdout=self.path.name,
         )  # fmt: skip
         wait_for(lambda: "listening on" in lab.log(self.name), 10, f"{self.name} listens")
