@@ -8,7 +8,7 @@ use std::time::Duration;
 use control::config::{Config, ConfigError, Cpu, Device, Poll};
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, IpPrefix, MacAddr, MssClamp, NextHop, Pooling, PortId,
-    ZoneId,
+    PrefixKind, ZoneId,
 };
 
 /// A file that uses every section and that the bad ones below change in one place.
@@ -915,4 +915,62 @@ fn buffers_for_jumbo_packets_take_their_memory() {
     let error = parse(&jumbo.replace("size: 256M", "size: 151M")).unwrap_err().to_string();
     assert!(error.contains("boot.memory.size") && error.contains("write at least 153M"), "{error}");
     parse(&jumbo.replace("size: 256M", "size: 153M")).unwrap();
+}
+
+/// Sections of stateless prefix translation, behind [`GOOD`].
+const PREFIXES: &str = r#"
+nptv6:
+  home: {from: inside, to: outside, inside: "fd01:203:405::/48", outside: "2001:db8:1:200::/56", allow-zero-iid: true}
+map66:
+  mesh: {from: inside, to: outside, inside: "fdca:ffee:babe::/64", outside: "2001:db8:7:1::/64", own-addresses: mapped}
+netmap:
+  branch: {from: inside, to: outside, inside: 10.1.2.0/24, outside: 198.18.5.0/24}
+  six: {from: inside, to: outside, inside: "fd00:7::/112", outside: "2001:db8:8::/112"}
+firewall: none
+"#;
+
+#[test]
+fn prefix_rules_are_read_and_checked() {
+    let good = format!("{GOOD}{PREFIXES}");
+    let spec = parse(&good).unwrap().spec(&|_| MacAddr::default(), [0; 16], 1);
+    let read: Vec<_> =
+        spec.prefixes.iter().map(|rule| (&*rule.name, rule.inside, rule.outside, rule.kind)).collect();
+    assert_eq!(
+        read,
+        [
+            ("home", prefix("fd01:203:405::/48"), prefix("2001:db8:1:200::/56"), PrefixKind::Nptv6 { allow_zero_iid: true }),
+            ("mesh", prefix("fdca:ffee:babe::/64"), prefix("2001:db8:7:1::/64"), PrefixKind::Map66 { maps_own: true }),
+            ("branch", prefix("10.1.2.0/24"), prefix("198.18.5.0/24"), PrefixKind::Netmap),
+            ("six", prefix("fd00:7::/112"), prefix("2001:db8:8::/112"), PrefixKind::Netmap),
+        ]
+    );
+    assert!(spec.prefixes.iter().all(|rule| (rule.from, rule.to) == (ZoneId(0), ZoneId(1))));
+
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("fd01:203:405::/48", "fd01:203:405::1/48", &["nptv6.home.inside", "bits set after its length", "fd01:203:405::/48"]),
+        ("2001:db8:1:200::/56", "2001:db8:1:200::/72", &["nptv6.home.outside", "leaves no word", "map66", "netmap"]),
+        ("2001:db8:1:200::/56", "192.0.2.0/24", &["nptv6.home.outside", "not of one address family"]),
+        ("2001:db8:1:200::/56", "ff02::/48", &["nptv6.home.outside", "no prefix of hosts"]),
+        ("2001:db8:1:200::/56", "fe80::/64", &["nptv6.home.outside", "no prefix of hosts"]),
+        ("2001:db8:1:200::/56", "2001:db8:7::/48", &["map66.mesh.outside", "overlaps 2001:db8:7::/48 of nptv6.home"]),
+        ("fdca:ffee:babe::/64", "fdca:ffee:babe::/56", &["map66.mesh.inside", "16, 32, 48, 64, 80, 96 or 112"]),
+        ("fdca:ffee:babe::/64", "fdca:ffee:babe::/48", &["map66.mesh.outside", "not of one length", "48 bits"]),
+        ("own-addresses: mapped", "own-addresses: kept", &["map66.mesh.own-addresses", "exempt or mapped"]),
+        ("198.18.5.0/24", "198.18.5.0/25", &["netmap.branch.outside", "not of one length", "24 bits"]),
+        ("198.18.5.0/24", "203.0.113.0/24", &["netmap.branch.outside", "203.0.113.0 of pools.public", "one use"]),
+        ("inside: 10.1.2.0/24, outside: 198.18.5.0/24", "inside: 10.1.2.3/32, outside: 198.51.100.2/32", &["netmap.branch.outside", "the gateway's own address", "uplink"]),
+        ("\"fd00:7::/112\"", "\"fd01:203:405::/48\"", &["netmap.six.inside", "by nptv6.home already"]),
+        ("branch: {from: inside, to: outside", "branch: {from: inside, to: inside", &["netmap.branch.to", "two zones"]),
+        ("firewall: none", "firewall: open", &["firewall", "write none"]),
+    ];
+    for (from, to, wanted) in cases {
+        assert_eq!(good.matches(from).count(), 1, "{from:?} must mark one place");
+        let error = match parse(&good.replace(from, to)) {
+            Ok(_) => panic!("accepted: {to:?}"),
+            Err(error) => error.to_string(),
+        };
+        for text in *wanted {
+            assert!(error.contains(text), "{to:?} gives {error:?}, without {text:?}");
+        }
+    }
 }

@@ -241,6 +241,13 @@ drop_reasons! {
     /// An ICMP error about a flow that has no session or mapping (RFC 5508 REQ-4).
     IcmpErrorNoSession, "nat44", "icmp-error-no-session",
         "nothing: late or forged errors";
+    /// A rule exchanges the prefix, but this address has no counterpart: a subnet or identifier of all ones, or one that the
+    /// shorter of two prefixes leaves out (RFC 6296 §3.7, §4.2); answered with destination unreachable.
+    PrefixUnmapped, "prefix", "prefix-unmapped",
+        "number the host's subnet otherwise; subnet ffff, and identifiers of all ones, can't be translated";
+    /// An interface identifier of zeros, where identifiers are adjusted (RFC 6296 §3.7); answered with parameter problem.
+    PrefixZeroIdentifier, "prefix", "prefix-zero-identifier",
+        "give the host another address, or write `allow-zero-iid: true` in the rule";
     /// The queue to the control thread is full.
     PuntQueueFull, "host", "punt-queue-full",
         "find who floods the gateway itself with ARP, neighbour discovery or pings; forwarded packets are not affected";
@@ -255,6 +262,33 @@ drop_reasons! {
 
 /// Number of drop reasons.
 pub const DROPS: usize = Drop::ALL.len();
+
+/// The stateless translators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Translator {
+    /// NPTv6.
+    Nptv6,
+    /// MAP66.
+    Map66,
+    /// NETMAP.
+    Netmap,
+}
+
+impl Translator {
+    /// Every one, in order.
+    pub const ALL: [Translator; 3] = [Translator::Nptv6, Translator::Map66, Translator::Netmap];
+
+    /// The metric's `translator` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Translator::Nptv6 => "nptv6",
+            Translator::Map66 => "map66",
+            Translator::Netmap => "netmap",
+        }
+    }
+}
 
 /// Why a mapping could not be made (RFC 7659's causes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,11 +374,15 @@ pub enum IcmpError {
     PacketTooBig6,
     /// IPv6 3/0.
     TimeExceeded6,
+    /// IPv6 1/5: the source address can't be translated.
+    SourcePolicy6,
+    /// IPv6 4/0.
+    ParameterProblem6,
 }
 
 impl IcmpError {
     /// Every error, in order.
-    pub const ALL: [IcmpError; 8] = [
+    pub const ALL: [IcmpError; 10] = [
         IcmpError::NetUnreachable4,
         IcmpError::HostUnreachable4,
         IcmpError::FragmentationNeeded4,
@@ -353,6 +391,8 @@ impl IcmpError {
         IcmpError::AddressUnreachable6,
         IcmpError::PacketTooBig6,
         IcmpError::TimeExceeded6,
+        IcmpError::SourcePolicy6,
+        IcmpError::ParameterProblem6,
     ];
 
     /// Address family (4 or 6), type and code.
@@ -367,6 +407,8 @@ impl IcmpError {
             IcmpError::AddressUnreachable6 => (6, 1, 3),
             IcmpError::PacketTooBig6 => (6, 2, 0),
             IcmpError::TimeExceeded6 => (6, 3, 0),
+            IcmpError::SourcePolicy6 => (6, 1, 5),
+            IcmpError::ParameterProblem6 => (6, 4, 0),
         }
     }
 }
@@ -427,6 +469,8 @@ pub struct Counters {
     pub dropped: [Counter; DROPS],
     /// Packets translated by NAT44, from inside and from outside.
     pub nat44: [Counter; 2],
+    /// Packets whose prefixes were exchanged, by [`Translator`], from inside and from outside; both, if they were turned round.
+    pub exchanged: [[Counter; 2]; Translator::ALL.len()],
     /// Packets routed untranslated, IPv4 and IPv6.
     pub routed: [Counter; 2],
     /// Sessions now, by [`SessionClass`]. Gauges.
@@ -506,6 +550,7 @@ impl Counters {
             hairpins: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             nat44: Default::default(),
+            exchanged: Default::default(),
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),

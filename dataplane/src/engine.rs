@@ -24,6 +24,7 @@ mod ipv4;
 mod ipv6;
 mod open;
 mod own;
+mod prefix;
 mod prepare;
 mod short;
 
@@ -876,16 +877,20 @@ fn endpoints4(protocol: u8, tuple: &Tuple4) -> Endpoints {
     }
 }
 
+fn endpoints6(view: &View6) -> Endpoints {
+    Endpoints {
+        protocol: view.protocol,
+        source: IpAddr::V6(Ipv6Addr::from_bits(view.source)),
+        source_port: view.source_port,
+        destination: IpAddr::V6(Ipv6Addr::from_bits(view.destination)),
+        destination_port: view.destination_port,
+    }
+}
+
 fn endpoints(read: &Read) -> Option<Endpoints> {
     match read {
         Read::Four(view) => Some(endpoints4(view.protocol, &tuple_of(view))),
-        Read::Six(view) => Some(Endpoints {
-            protocol: view.protocol,
-            source: IpAddr::V6(Ipv6Addr::from_bits(view.source)),
-            source_port: view.source_port,
-            destination: IpAddr::V6(Ipv6Addr::from_bits(view.destination)),
-            destination_port: view.destination_port,
-        }),
+        Read::Six(view) => Some(endpoints6(view)),
         Read::Arp => None,
     }
 }

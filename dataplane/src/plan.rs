@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::packet::parse::ethertype;
 use crate::policy::Policy;
+use crate::policy::prefixes::Prefixes;
 use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
@@ -134,6 +135,8 @@ pub struct Spec {
     pub forwards: Vec<PortForward>,
     /// Static one-to-one translations of whole addresses.
     pub static_nat: Vec<StaticNat>,
+    /// Stateless translation of prefixes.
+    pub prefixes: Vec<PrefixRule>,
     /// Idle times of sessions.
     pub timers: Timers,
     /// How the gateway sends ICMP errors of its own.
@@ -372,6 +375,53 @@ pub struct StaticNat {
     pub filtering: Filtering,
 }
 
+/// How a rule exchanges prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixKind {
+    /// NPTv6 (RFC 6296): checksum-neutral; prefixes of at most 64 bits, of any two lengths.
+    Nptv6 {
+        /// Interface identifiers of zeros pass, where prefixes are longer than 48 bits (RFC 6296 §3.7 drops them, D4).
+        allow_zero_iid: bool,
+    },
+    /// MAP66: checksum-neutral; prefixes of one length, 16 to 112 bits in steps of 16.
+    Map66 {
+        /// The gateway's own addresses are mapped like any other (MAP66's `--nocheck`).
+        maps_own: bool,
+    },
+    /// The bits behind the prefix stay, and checksums follow; IPv4 or IPv6, of one length.
+    Netmap,
+}
+
+/// A stateless exchange of one prefix for another.
+#[derive(Clone, Debug)]
+pub struct PrefixRule {
+    /// Its name in the file.
+    pub name: String,
+    /// The inside zone.
+    pub from: ZoneId,
+    /// The outside zone.
+    pub to: ZoneId,
+    /// The prefix inside, its host bits zero.
+    pub inside: IpPrefix,
+    /// The prefix outside, of the same family, its host bits zero.
+    pub outside: IpPrefix,
+    /// How.
+    pub kind: PrefixKind,
+}
+
+impl PrefixRule {
+    /// Its name with the section that it is in, as people find it in the file.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let section = match self.kind {
+            PrefixKind::Nptv6 { .. } => "nptv6",
+            PrefixKind::Map66 { .. } => "map66",
+            PrefixKind::Netmap => "netmap",
+        };
+        format!("{section}.{}", self.name)
+    }
+}
+
 /// Idle times after which a session ends.
 #[derive(Clone, Debug)]
 pub struct Timers {
@@ -553,6 +603,8 @@ pub enum Target {
         /// Its index in [`Plan::externals`].
         first_id: u32,
     },
+    /// In the outside prefix of a rule that exchanges prefixes, by its place in [`Spec::prefixes`].
+    Prefix(u16),
     /// This router.
     Via(Neighbour),
     /// The destination is a neighbour on this interface.
@@ -587,6 +639,7 @@ impl Target {
             Target::OnLink(interface) => Some(on_link(interface)),
             Target::Local(_)
             | Target::External { .. }
+            | Target::Prefix(_)
             | Target::Broadcast
             | Target::Unreachable
             | Target::LinkDown(_) => None,
@@ -663,6 +716,8 @@ pub struct Plan {
     plain: Vec<bool>,
     /// What to do with a flow that has no session.
     pub policy: Policy,
+    /// What is exchanged without any.
+    pub prefixes: Prefixes,
     /// External addresses that the workers' tables have room for. Fixed at start.
     pub capacity: usize,
 }
@@ -715,12 +770,18 @@ impl Plan {
             special: vec![0; (1 << 16) / 64].into(),
             plain: Vec::new(),
             policy: Policy::compile(&spec)?,
+            prefixes: Prefixes::compile(&spec),
             capacity: 0,
             spec: Spec::default(),
         };
-        plan.plain = (0..=u8::MAX).take(spec.zones.len()).map(|zone| plan.policy.is_plain(ZoneId(zone))).collect();
+        let zones = (0..=u8::MAX).take(spec.zones.len()).map(ZoneId);
+        plan.plain = zones.map(|zone| plan.policy.is_plain(zone) && !plan.prefixes.is_inside::<u32>(zone)).collect();
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
+        // After the routes: of a prefix that is both, the translation counts.
+        for (rule, index) in spec.prefixes.iter().zip(0..) {
+            plan.route(rule.outside, Target::Prefix(index));
+        }
         plan.add_externals(&spec, before)?;
         plan.target_places = HashMap::new();
         plan.spec = spec;
@@ -882,7 +943,7 @@ impl Plan {
         }
         match prefix.address {
             IpAddr::V4(address) => {
-                if matches!(target, Target::Local(_) | Target::External { .. } | Target::Broadcast) {
+                if !target.leads_out() {
                     let (first, len) = (address.to_bits() >> 16, u32::from(prefix.len).min(16));
                     for high in first..=first | 0xffff >> len {
                         self.special[high as usize / 64] |= 1 << (high % 64);
@@ -939,6 +1000,18 @@ impl Plan {
         self.plain.get(usize::from(zone.0)).copied().unwrap_or(false)
     }
 
+    /// The zone that a packet leaves to, if it may leave at all.
+    #[inline]
+    #[must_use]
+    pub fn egress_zone(&self, target: Target) -> Option<ZoneId> {
+        let interface = match target {
+            Target::Via(router) => router.interface(),
+            Target::OnLink(id) | Target::LinkDown(id) => id,
+            _ => return None,
+        };
+        self.interface(interface).map(|interface| interface.zone)
+    }
+
     /// The zones of a translation, inside and outside. None where there is no such translation (any more).
     fn zones(&self, rule: RuleRef) -> Option<(ZoneId, ZoneId)> {
         let spec = &self.spec;
@@ -955,6 +1028,7 @@ impl Plan {
                 let entry = spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant());
                 entry.map(|it| (it.inside_zone, it.outside_zone))
             }
+            RuleRef::Prefix(index) => spec.prefixes.get(usize::from(index)).map(|it| (it.from, it.to)),
         }
     }
 
@@ -1093,6 +1167,10 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     for it in spec.static_nat.iter().filter(|it| !it.is_vacant()) {
         zone(it.inside_zone, format!("static {}", it.name))?;
         zone(it.outside_zone, format!("static {}", it.name))?;
+    }
+    for it in &spec.prefixes {
+        zone(it.from, format!("prefix rule {}", it.name))?;
+        zone(it.to, format!("prefix rule {}", it.name))?;
     }
     for it in &spec.routes {
         match it.next_hop {

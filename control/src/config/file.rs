@@ -44,6 +44,14 @@ section! {
         pools: default Table<Name, Pool> = Table::default(),
         /// IPv4 translation.
         nat44: default Nat44 = Nat44::default(),
+        /// Stateless IPv6 prefix translation (RFC 6296): checksum-neutral, prefixes of at most 64 bits.
+        nptv6: default Table<Name, Nptv6> = Table::default(),
+        /// Stateless IPv6 prefix translation as MAP66 did it: checksum-neutral, prefixes of 16 to 112 bits in steps of 16.
+        map66: default Table<Name, Map66> = Table::default(),
+        /// Stateless translation of a prefix, IPv4 or IPv6, that keeps the bits behind it.
+        netmap: default Table<Name, Netmap> = Table::default(),
+        /// Between which zones packets are tracked and filtered. As yet there is no firewall: none.
+        firewall: default Text<Firewall> = Text(Firewall::None),
         /// Idle times.
         timers: default Timers = Timers::default(),
         /// The gateway's own ICMP errors.
@@ -268,6 +276,53 @@ section! {
 }
 
 section! {
+    /// Stateless IPv6 prefix translation (RFC 6296).
+    Nptv6 {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside. Up to 48 bits the subnet is adjusted, beyond that the interface identifier.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of any length up to 64. Of the longer inside prefix only the first part has addresses there.
+        outside: required Text<IpPrefix>,
+        /// Translate interface identifiers of zeros too, which RFC 6296 section 3.7 drops where prefixes are longer than 48 bits.
+        allow_zero_iid: default Text<bool> = Text(false),
+    }
+}
+
+section! {
+    /// Stateless IPv6 prefix translation as MAP66 did it: the word behind the prefix is adjusted.
+    Map66 {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside: of 16, 32, 48, 64, 80, 96 or 112 bits.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of the same length.
+        outside: required Text<IpPrefix>,
+        /// What becomes of the gateway's own addresses within the prefixes: exempt from the translation, or mapped like any other
+        /// (MAP66's --nocheck).
+        own_addresses: default Text<OwnAddresses> = Text(OwnAddresses::Exempt),
+    }
+}
+
+section! {
+    /// Stateless translation of a prefix that keeps the bits behind it.
+    Netmap {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside, IPv4 or IPv6.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of the same family and length.
+        outside: required Text<IpPrefix>,
+    }
+}
+
+section! {
     /// How long a session may be idle. Each is at most 30 days.
     Timers {
         /// UDP. At least 120s (RFC 4787 REQ-5).
@@ -328,6 +383,22 @@ pub(super) enum Profile {
     Cgn,
 }
 
+/// What filters packets between zones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firewall {
+    /// Nothing: what is not translated is routed, both ways.
+    None,
+}
+
+/// What becomes of the gateway's own addresses within a translated prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnAddresses {
+    /// They stay the gateway's.
+    Exempt,
+    /// They are translated too.
+    Mapped,
+}
+
 /// A word out of a few.
 macro_rules! words {
     ($type:ty, $wanted:literal, $($word:literal => $value:path),+) => {
@@ -360,6 +431,8 @@ words!(
     MidStream, "drop, reset or adopt",
     "drop" => MidStream::Drop, "reset" => MidStream::Reset, "adopt" => MidStream::Adopt
 );
+words!(Firewall, "none", "none" => Firewall::None);
+words!(OwnAddresses, "exempt or mapped", "exempt" => OwnAddresses::Exempt, "mapped" => OwnAddresses::Mapped);
 words!(Poll, "busy or adaptive", "busy" => Poll::Busy, "adaptive" => Poll::Adaptive);
 words!(Profile, "default or cgn", "default" => Profile::Default, "cgn" => Profile::Cgn);
 words!(Pooling, "paired or paired-soft", "paired" => Pooling::Paired, "paired-soft" => Pooling::PairedSoft);

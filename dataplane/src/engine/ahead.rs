@@ -97,6 +97,8 @@ struct Ingress {
     is_inside: bool,
     /// Nothing is translated to or from its zone.
     is_plain: bool,
+    /// Prefixes of IPv4 are exchanged there.
+    is_exchanged: bool,
 }
 
 impl Ingress {
@@ -107,6 +109,7 @@ impl Ingress {
         zone: ZoneId(u8::MAX),
         is_inside: false,
         is_plain: false,
+        is_exchanged: false,
     };
 }
 
@@ -286,6 +289,9 @@ impl<P: Packet> Engine<P> {
             lane.course = Course::Route4;
             return None;
         }
+        if known.is_exchanged {
+            return None;
+        }
         let (source, destination) = lane.addresses();
         let external = if self.plan.is_special4(destination) { self.external_at(destination)? } else { None };
         let (shard, direction) = match external {
@@ -330,6 +336,7 @@ impl<P: Packet> Engine<P> {
             zone,
             is_inside: self.plan.policy.is_inside(zone),
             is_plain: self.plan.is_plain(zone),
+            is_exchanged: self.plan.prefixes.is_inside::<u32>(zone),
         })
     }
 }

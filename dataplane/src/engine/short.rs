@@ -12,12 +12,13 @@
 use super::ahead::{Course, Lane};
 use super::ipv4::martian4;
 use super::{Engine, Flow, Output};
-use crate::counters::{Drop, MappingFailure, SessionClass};
+use crate::counters::{Drop, MappingFailure, SessionClass, Translator};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, tcp_flags};
+use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, put128, tcp_flags};
 use crate::plan::{InterfaceId, PortId, Timers};
 use crate::policy::Translation;
+use crate::policy::prefixes::Exchange;
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::{self, Segment, Tcp};
@@ -49,6 +50,7 @@ pub(super) struct Tally {
     bytes: u64,
     translated: [u64; 2],
     routed: [u64; 2],
+    exchanged: [[u64; 2]; Translator::ALL.len()],
 }
 
 impl Tally {
@@ -60,6 +62,7 @@ impl Tally {
         bytes: 0,
         translated: [0; 2],
         routed: [0; 2],
+        exchanged: [[0; 2]; Translator::ALL.len()],
     };
     /// Of a burst that another worker has handed over, and counted when it came in.
     pub(super) const HANDED: Tally = Tally { is_received: false, ..Tally::RECEIVED };
@@ -283,7 +286,7 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// A UDP datagram over IPv6, which is only ever routed.
+    /// A UDP datagram over IPv6, whose prefixes may be exchanged.
     #[inline(never)]
     fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
         let l3 = usize::from(lane.l3);
@@ -296,15 +299,34 @@ impl<P: Packet> Engine<P> {
         if !is_common(source) || !is_common(destination) {
             return None;
         }
-        let next_hop = self.plan.target6(destination)?.next_hop(|interface| Neighbour::ipv6(interface, destination))?;
+        let target = self.plan.target6(destination)?;
+        let exchange = self.plan.exchange(lane.zone, (source, destination), Some(target)).ok()?;
+        let (target, to) = exchange.map_or((Some(target), destination), |it| (it.target, it.to.1));
+        let next_hop = target?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
         let (_, way) = self.neighbours.recent(&next_hop);
-        if lane.total > way.mtu {
+        // A packet that is turned round is rare.
+        let special = |it: Exchange<u128>| it.zone != self.zone(next_hop.interface()) || it.directions() == [true; 2];
+        if lane.total > way.mtu || exchange.is_some_and(special) {
             return None;
         }
         let bytes = packet.data().len();
-        let head = reframe(packet, lane, way)?.first_chunk_mut::<IPV6>()?;
+        let head = reframe(packet, lane, way)?.first_chunk_mut::<{ IPV6 + 8 }>()?;
         head[7] = head[7].wrapping_sub(1);
-        tally.routed[1] += 1;
+        if let Some(exchange) = exchange {
+            let Exchange { to, translator, .. } = exchange;
+            put128(head, 8, to.0);
+            put128(head, 24, to.1);
+            let change = Delta::NONE.wide(source, to.0).wide(destination, to.1);
+            if !change.is_neutral() {
+                let sum = change.apply_udp(get16(head, IPV6 + 6));
+                put16(head, IPV6 + 6, sum);
+            }
+            for (count, counts) in tally.exchanged[translator as usize].iter_mut().zip(exchange.directions()) {
+                *count += u64::from(counts);
+            }
+        } else {
+            tally.routed[1] += 1;
+        }
         self.tally_ingress(lane.ingress, bytes, tally);
         Some(way.interface)
     }
@@ -317,6 +339,11 @@ impl<P: Packet> Engine<P> {
             counter.add(count);
         }
         for (counter, count) in self.counters.routed.iter().zip(tally.routed) {
+            counter.add(count);
+        }
+        for (counter, count) in
+            self.counters.exchanged.as_flattened().iter().zip(tally.exchanged.as_flattened().iter().copied())
+        {
             counter.add(count);
         }
     }

@@ -78,6 +78,18 @@ const fn halves(word: u32) -> u32 {
     (word >> 16) + (word & 0xffff)
 }
 
+/// The words of an address, summed and folded.
+#[inline]
+const fn words(address: u128) -> u16 {
+    #[allow(clippy::cast_possible_truncation)] // its two halves, and sums that fit
+    {
+        let (high, low) = ((address >> 64) as u64, address as u64);
+        let sum = (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff);
+        let sum = (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff);
+        fold(sum as u32)
+    }
+}
+
 /// The difference that a rewriting makes to a checksum: RFC 1624's `~m + m'`, summed over the fields that change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u16);
@@ -98,6 +110,20 @@ impl Delta {
     #[must_use]
     pub const fn long(self, old: u32, new: u32) -> Self {
         Delta(fold(self.0 as u32 + halves(!old) + halves(new)))
+    }
+
+    /// Adds the replacement of a 128-bit field that lies on an even offset. Host order.
+    #[inline]
+    #[must_use]
+    pub const fn wide(self, old: u128, new: u128) -> Self {
+        Delta(fold(self.0 as u32 + words(!old) as u32 + words(new) as u32))
+    }
+
+    /// Whether it leaves every checksum as it is. In one's complement there are two zeros.
+    #[inline]
+    #[must_use]
+    pub const fn is_neutral(self) -> bool {
+        matches!(self.0, 0 | 0xffff)
     }
 
     /// Adds another difference.

@@ -66,7 +66,7 @@ pub fn write4<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u32
     true
 }
 
-/// The same for ICMPv6. `mtu` goes into a packet-too-big.
+/// The same for ICMPv6. `mtu` goes into a packet-too-big, and is what a parameter problem points at.
 #[must_use]
 pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u128, original: &[u8]) -> bool {
     let quote = &original[..original.len().min(ERROR6_MAX - parse::IPV6 - 8)];
@@ -86,7 +86,7 @@ pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u12
     let pseudo = checksum::sum(u32::from(parse::protocol::ICMPV6) + u32::from(payload_field), &ip[8..40]);
     let icmp = &mut ip[parse::IPV6..];
     icmp[..8].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
-    if error == IcmpError::PacketTooBig6 {
+    if matches!(error, IcmpError::PacketTooBig6 | IcmpError::ParameterProblem6) {
         put32(icmp, 4, u32::from(mtu));
     }
     icmp[8..].copy_from_slice(quote);

@@ -199,6 +199,9 @@ impl Spec {
         for it in static_nat.iter_mut().filter(|it| !it.is_vacant()) {
             (it.inside_zone, it.outside_zone) = (zone(it.inside_zone), zone(it.outside_zone));
         }
+        for it in &mut self.prefixes {
+            (it.from, it.to) = (zone(it.from), zone(it.to));
+        }
         for route in &mut self.routes {
             match &mut route.next_hop {
                 NextHop::Via(_, id) | NextHop::OnLink(id) => *id = interface(*id),

@@ -1,5 +1,20 @@
 //! The rewriting: pure functions over a frame and what was read of it.
 
+pub mod exchange;
 pub mod icmp;
+pub mod map66;
 pub mod mss;
 pub mod napt;
+pub mod netmap;
+pub mod nptv6;
+
+/// Why an address has no counterpart in the other prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmapped {
+    /// Its subnet is all ones, or is not in the part of the shorter prefix that is mapped (RFC 6296 §3.7, §4.2).
+    Subnet,
+    /// Its interface identifier is all ones (RFC 6296 §3.7).
+    Identifier,
+    /// Its interface identifier is zero (RFC 6296 §3.7).
+    ZeroIdentifier,
+}

@@ -8,6 +8,7 @@ mod doctor;
 mod replay;
 mod run;
 mod schema;
+mod translate_address;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Command {
     Replay(replay::Args),
     Run(run::Args),
     Schema(schema::Args),
+    TranslateAddress(translate_address::Args),
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Man { directory } => man(&directory),
         Command::Schema(args) => schema::run(args),
+        Command::TranslateAddress(args) => translate_address::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {

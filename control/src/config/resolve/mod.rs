@@ -9,6 +9,7 @@ mod interfaces;
 mod nat44;
 mod pools;
 mod ports;
+mod prefixes;
 mod routes;
 mod timers;
 
@@ -40,6 +41,7 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     r.rules(&file.nat44.rules);
     r.statics(&file.nat44.r#static);
     r.forwards(&file.nat44.forwards);
+    r.prefix_rules(file);
     r.timers(&file.timers);
     r.icmp(&file.icmp);
     if r.problems.is_empty()
