@@ -62,6 +62,13 @@ struct Options {
     /// as they empty the tables
     #[arg(value_enum)]
     runs: Vec<Run>,
+    /// How often trials of RFC 8219 and RFC 9693 are repeated [default: 3; with --quick or --full 1]. RFC 8219 wants 20,
+    /// with --full some ten hours for a load
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    repeats: Option<u8>,
+    /// With --full: RFC 8219 with every load, not only NAT44 with 64,512 flows
+    #[arg(long)]
+    every_load: bool,
     /// The gateway's program; `turnpikectl` is beside it
     #[arg(long, default_value = "target/release/turnpike")]
     turnpike: PathBuf,

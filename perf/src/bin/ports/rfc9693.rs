@@ -35,7 +35,7 @@ pub fn run(
     let peer = &peers[NAT44];
     peer.wake()?;
     part.notes.push(format!(
-        "trials of {} s, {} repeats; the table holds {} sessions",
+        "trials of {} s, {} of each; the table holds {} sessions",
         length.trial.as_secs_f64(),
         length.repeats,
         grouped(sessions)
@@ -110,21 +110,18 @@ fn establishment(flows: usize, length: Length, peer: &Peer, generator: &mut Gene
     while trial(most)? {
         most *= 2.0;
     }
-    search(most, length.precision, trial)
+    search(0.0, most, length.precision, trial)
 }
 
 /// The highest rate from each of these sides at which nothing is lost.
 fn throughput(traffic: &mut Both, sides: [bool; 2], length: Length, generator: &mut Generator) -> Result<f64> {
-    let mut trial = |rate: f64| -> Result<bool> {
+    let most = length.top(generator, NAT44, traffic, sides)?;
+    let trial = |rate: f64| -> Result<bool> {
         let packets = packets(rate, length.trial.as_secs_f64());
         let trial = from_sides(traffic, sides, |part| generator.pace_again(NAT44, part, rate, packets));
         Ok(trial?.passes(0.0))
     };
-    let mut most = 10_000.0;
-    while trial(most)? {
-        most *= 2.0;
-    }
-    search(most, length.precision, trial)
+    search(0.0, most, length.precision, trial)
 }
 
 /// The largest number of connections that all pass: doubled until they do not, then bisected.
