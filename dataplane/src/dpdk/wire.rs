@@ -19,7 +19,7 @@ const QUEUES: usize = 8;
 ///
 /// # Errors
 /// Those of [`Port::open`]: above all, the device is open already.
-pub fn wire(eal: Eal, number: u16, pool: &Mempool) -> Result<[Queue; 2], Error> {
+pub fn wire(eal: Eal, number: usize, pool: &Mempool) -> Result<[Queue; 2], Error> {
     let (_, queues) = Port::open(eal, &PortConfig::new(&format!("net_ring{number}")), &[pool; QUEUES])?;
     let mut queues = queues.into_iter();
     let (first, last) = queues.next().zip(queues.next_back()).expect("the driver has sixteen queues");

@@ -104,7 +104,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// One without ports.
+    /// One without ports, which gives what stands between so long to send what it still has.
     pub fn new(eal: Eal, pool: Mempool, frequency: f64, quiet: Duration) -> Self {
         Generator { eal, pool, frequency, quiet, links: Vec::new(), stock: Vec::with_capacity(STOCK), wrong: 0 }
     }

@@ -153,11 +153,9 @@ impl Between for Place {
 pub fn run(options: &Options, part: Part, eal: Eal, core: usize, pool: &Mempool) -> Result<()> {
     let mut generator = Generator::new(eal, pool.clone(), part.frequency, QUIET);
     // Two for each of the forwarders, and one that leads from one of the generator's ports to the other.
-    let mut wires = (0..).map(|number| wire(eal, number, pool));
-    let mut wire = || wires.next().context("numbers end")?.map_err(anyhow::Error::from);
     let mut forwarders = Vec::new();
     for at in [IO, MACSWAP, ROUTER, NAT44] {
-        let [[inside, lan], [outside, wan]] = [wire()?, wire()?];
+        let [[inside, lan], [outside, wan]] = [wire(eal, 2 * at, pool)?, wire(eal, 2 * at + 1, pool)?];
         generator.take([inside, outside]);
         let ports = [lan, wan];
         forwarders.push(match at {
@@ -166,7 +164,7 @@ pub fn run(options: &Options, part: Part, eal: Eal, core: usize, pool: &Mempool)
             _ => Forwarder::Loop { ports, macswap: at == MACSWAP },
         });
     }
-    generator.take(wire()?);
+    generator.take(wire(eal, 2 * forwarders.len(), pool)?);
 
     let counters: Vec<_> = forwarders.iter().map(Forwarder::counters).collect();
     let (orders, inbox) = bounded(1);
