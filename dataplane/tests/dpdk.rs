@@ -16,7 +16,7 @@ use common::{INSIDE, OUTSIDE};
 use dataplane::counters::{Counters, Drop};
 use dataplane::dpdk::{
     CoreError, Eal, EalConfig, Error, Mbuf, Mempool, MempoolConfig, Offloads, Port, PortConfig, Queue, Side, Steering,
-    WorkerThread, available_cores,
+    WorkerThread, available_cores, wire,
 };
 use dataplane::engine::Engine;
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
@@ -284,6 +284,36 @@ fn ring_gives_back_what_it_got() {
     );
     drop((port, queue));
     open("net_ring0", &pool);
+}
+
+#[test]
+fn a_wire_leads_from_each_end_to_the_other() {
+    let mut pool = pool(4095);
+    let [mut near, mut far] = wire(eal(), 30, &pool).expect("a wire");
+    let frames: Vec<_> = (0..40u32).map(|n| frame(n, 60 + 30 * n as usize)).collect();
+    let (out, back) = frames.split_at(20);
+    carry(out, &mut near, &mut pool, &mut far);
+    carry(back, &mut far, &mut pool, &mut near);
+    let mut burst = Burst::new();
+    for end in [&mut near, &mut far] {
+        end.receive(&mut burst);
+        assert!(burst.is_empty(), "nothing leads back to where it came from");
+    }
+    assert_eq!(pool.in_use(), 0);
+    // Full one way, it carries the other way all the same.
+    let mut sent = 0;
+    while burst.is_empty() {
+        burst.extend((0..BURST as u32).map(|n| mbuf(&mut pool, &frame(n, 64))));
+        near.transmit(&mut burst);
+        sent += BURST - burst.len();
+    }
+    assert_eq!(sent, 1023);
+    carry(back, &mut far, &mut pool, &mut near);
+    let Err(error) = wire(eal(), 30, &pool) else { panic!("it is laid") };
+    assert_eq!(error.to_string(), "device `net_ring30` is already open: each port needs a device of its own");
+    // It goes with its last end.
+    drop((near, far));
+    wire(eal(), 30, &pool).expect("a wire");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the benchmarks share: a clock, frames, figures, and the matrix of what is measured.
 //!
 //! - `bench` measures the engine alone, on one core;
-//! - `ports` measures the running gateway through its ports, against testpmd in its place;
+//! - `ports` measures the running gateway through memif ports, against testpmd in its place, and its workers over rings;
 //! - `tables` measures the engine's flow table beside two others;
 //! - `workers` measures several workers against as many processes of one;
 //! - `report` puts the figures of all into tables and plots.

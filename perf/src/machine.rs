@@ -14,7 +14,7 @@ use crate::figures::Cell;
 /// The figures of one program's run, with what must be known to read them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// Which: `engine`, `ports`, `rfc9693`, `rfc8219`.
+    /// Which: `engine`, `tables`, `ports`, `rings`, `workers`, `rfc8219`, `rfc9693`.
     pub part: String,
     /// When it began, in UTC.
     pub date: String,

@@ -56,6 +56,7 @@ mod queue;
 mod rss;
 mod rules;
 mod thread;
+mod wire;
 
 pub use cycles::{cycles, cycles_per_second};
 pub use eal::{Eal, EalConfig};
@@ -67,3 +68,4 @@ pub use port::{Capabilities, Hashing, Link, Offloads, Port, PortConfig, PortInfo
 pub use queue::Queue;
 pub use rss::{Side, Steering};
 pub use thread::{CoreError, WorkerThread, available_cores, check_cores};
+pub use wire::wire;

@@ -13,7 +13,9 @@ use crate::worker::{Burst, Device};
 #[derive(Debug)]
 pub struct Queue {
     port: Arc<OpenPort>,
-    id: u16,
+    /// Their numbers.
+    receive: u16,
+    transmit: u16,
     /// Transport checksums may be unfinished, and nothing says so.
     from_kernel: bool,
 }
@@ -24,7 +26,18 @@ impl Queue {
     /// # Safety
     /// The port is started with that many receive and transmit queues, and this is the only `Queue` with that id.
     pub(super) unsafe fn new(port: Arc<OpenPort>, id: u16, from_kernel: bool) -> Self {
-        Queue { port, id, from_kernel }
+        Queue { port, receive: id, transmit: id, from_kernel }
+    }
+
+    /// Two queues of one port with their transmit queues exchanged: what one sends is where the other's would have gone.
+    ///
+    /// # Panics
+    /// They are of two ports.
+    pub(super) fn crossed(mut one: Queue, mut other: Queue) -> [Queue; 2] {
+        assert!(Arc::ptr_eq(&one.port, &other.port), "queues of one port");
+        // Each number still has one owner.
+        mem::swap(&mut one.transmit, &mut other.transmit);
+        [one, other]
     }
 }
 
@@ -39,7 +52,7 @@ impl Device for Queue {
         // its first `len`, and an `Mbuf` is a pointer to a buffer that has one owner, which DPDK's are when received.
         unsafe {
             let free = burst.as_mut_ptr().add(len).cast();
-            let received = dpdk_sys::rte_eth_rx_burst(self.port.id(), self.id, free, room);
+            let received = dpdk_sys::rte_eth_rx_burst(self.port.id(), self.receive, free, room);
             burst.set_len(len + usize::from(received));
         }
         if self.from_kernel {
@@ -54,7 +67,7 @@ impl Device for Queue {
         let len = u16::try_from(burst.len()).expect("a burst's length fits u16");
         // SAFETY: the port is started and the queue ours alone (`new`); the array holds `len` pointers to buffers that
         // it owns. DPDK takes over the first `sent`, which are forgotten below.
-        let sent = unsafe { dpdk_sys::rte_eth_tx_burst(self.port.id(), self.id, burst.as_mut_ptr().cast(), len) };
+        let sent = unsafe { dpdk_sys::rte_eth_tx_burst(self.port.id(), self.transmit, burst.as_mut_ptr().cast(), len) };
         if sent == len {
             // SAFETY: none is left that is the array's own.
             unsafe { burst.set_len(0) };

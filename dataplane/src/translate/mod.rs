@@ -1,5 +1,7 @@
-//! The rewriting: pure functions over a frame and what was read of it.
+//! The rewriting: pure functions over a frame and what was read of it; and between address families, the mapping of addresses.
 
+pub mod eam;
+pub mod embed;
 pub mod exchange;
 pub mod icmp;
 pub mod map66;

@@ -25,7 +25,7 @@ struct Options {
 }
 
 /// The parts of a run, in the order of the report.
-const PARTS: [&str; 6] = ["engine", "tables", "ports", "workers", "rfc8219", "rfc9693"];
+const PARTS: [&str; 7] = ["engine", "tables", "ports", "rings", "workers", "rfc8219", "rfc9693"];
 /// What stands for a cell that was not run.
 const NOT_RUN: &str = "-";
 /// A line of 100 Gbit/s, in bits a second, and what each frame takes of it beside its bytes: preamble and gap.
@@ -99,8 +99,9 @@ impl Report {
             ("All sessions made, used and ended, over and over", self.turns()),
             ("Memory of a NAT44 flow, by part: bytes", self.memory()),
             ("Three tables: cycles, and bytes of a session", self.tables()),
-            ("Through memif ports", self.ports("ports")),
+            ("Through memif ports", self.ports("ports", ["testpmd io", "testpmd macswap"])),
             ("Latency through memif ports at half of that rate, both ways: microseconds", self.latency()),
+            ("Through rings, within one process", self.ports("rings", ["io loop", "macswap loop"])),
             ("Two workers against two processes of one worker: NAT44, both ways", self.list("workers")),
             ("RFC 8219, both ways", self.list("rfc8219")),
             ("RFC 9693", self.list("rfc9693")),
@@ -299,7 +300,7 @@ impl Report {
     }
 
     /// The gateway beside testpmd, or beside what stands for it.
-    fn ports(&self, part: &str) -> String {
+    fn ports(&self, part: &str, [io, macswap]: [&str; 2]) -> String {
         let cells = self.cells(part);
         let ours = cells.iter().filter(|it| it.unit == "Mpps" && it.case.name.ends_with(", turnpike"));
         let ours: Vec<&Cell> = ours.collect();
@@ -325,14 +326,15 @@ impl Report {
             let beside = |what: &str, digits: usize| {
                 cell.beside.get(what).filter(|it| it.is_finite()).map_or(NOT_RUN.into(), |it| format!("{it:.digits$}"))
             };
-            let (flows, ours, io, macswap) =
-                (grouped(cell.case.flows), shown("turnpike"), shown("testpmd io"), shown("testpmd macswap"));
+            let (flows, ours) = (grouped(cell.case.flows), shown("turnpike"));
             let _ = writeln!(
                 text,
-                "| {what} | {flows} | {ours} | {io} | {macswap} | {} | {} | {} | {} |",
+                "| {what} | {flows} | {ours} | {} | {} | {} | {} | {} | {} |",
+                shown(io),
+                shown(macswap),
                 alone.map_or(NOT_RUN.into(), |it| format!("{it:.2}")),
-                beside("of testpmd io", 2),
-                beside("of testpmd macswap", 2),
+                beside(&format!("of {io}"), 2),
+                beside(&format!("of {macswap}"), 2),
                 beside("busy cycles/packet", 0),
             );
         }

@@ -1,4 +1,4 @@
-//! Forwarding as fast as it goes: the gateway's rate, that of testpmd in the same run, and their ratio.
+//! Forwarding as fast as it goes: the gateway's rate, that of testpmd or what stands for it in the same run, and their ratio.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use perf::matrix::{FLOWS, ROUTED};
 use perf::stages::PREFIX;
 
 use crate::Options;
+use crate::between::{Between, Counts};
 use crate::generator::{Both, Generator, PASSES, from_sides, opened};
 use crate::peer::Peer;
 use crate::rfc8219::{packets, put_latency};
@@ -18,15 +19,15 @@ use crate::rfc8219::{packets, put_latency};
 /// Which sides send.
 const WAYS: [(&str, [bool; 2]); 3] =
     [("in→out", [true, false]), ("out→in", [false, true]), ("both ways", [true, true])];
-/// The peers' places among all.
+/// The places of what stands between, and of the generator's ports that lead there.
 pub const IO: usize = 0;
-const MACSWAP: usize = 1;
+pub const MACSWAP: usize = 1;
 pub const ROUTER: usize = 2;
 pub const NAT44: usize = 3;
-/// In place of a peer: the generator's two ports lead to each other.
+/// Nothing stands between: the generator's two ports lead to each other.
 const ALONE: usize = 4;
 
-/// What is forwarded, and by which peer other than testpmd.
+/// What is forwarded, and by which gateway.
 pub struct Load {
     pub name: String,
     pub flows: usize,
@@ -41,14 +42,13 @@ pub fn sessions(options: &Options) -> usize {
 }
 
 /// Opens the NAT44 gateway's flows. Returns their external ends.
-pub fn open(flows: usize, peers: &[Peer], generator: &mut Generator) -> Result<Vec<End>> {
-    let nat44 = peers.get(NAT44).context("the gateway")?;
+pub fn open(flows: usize, between: &[impl Between], generator: &mut Generator) -> Result<Vec<End>> {
+    let nat44 = between.get(NAT44).context("the gateway")?;
     nat44.wake()?;
     let opened = generator.open(NAT44, flows, PASSES)?;
-    let scrape = nat44.scrape()?;
+    let Counts { sessions, drops, .. } = nat44.counts()?;
     nat44.freeze()?;
-    let externals = opened.map_err(|n| anyhow!("only {n} of {flows} flows pass; {:?}", scrape.drops()))?;
-    let sessions = scrape.sum("turnpike_sessions{");
+    let externals = opened.map_err(|n| anyhow!("only {n} of {flows} flows pass; {drops:?}"))?;
     ensure!(
         (sessions - flows as f64).abs() < 0.5,
         "{flows} flows, and the gateway says that it has {sessions} sessions"
@@ -57,7 +57,7 @@ pub fn open(flows: usize, peers: &[Peer], generator: &mut Generator) -> Result<V
     Ok(externals)
 }
 
-/// Runs all rounds.
+/// Runs everything over memif.
 pub fn run(
     options: &Options,
     mut part: Part,
@@ -66,20 +66,32 @@ pub fn run(
     externals: &[End],
 ) -> Result<()> {
     let mut loads = vec![routed4(), routed6()];
-    let most = externals.len();
-    for flows in FLOWS.into_iter().filter(|&it| (ROUTED..=most).contains(&it)) {
-        let traffic = opened(&externals[..flows], Lengths::Fixed(64));
-        loads.push(Load { name: "NAT44".into(), flows, gateway: NAT44, traffic });
-    }
+    loads.extend(translated(externals));
+    let times = if options.common.quick { [20, 60] } else { [100, 500] };
+    let mut sheet = rounds(options, &mut part, peers, generator, &mut loads, times)?;
+    latency(&mut loads, options, peers, generator, &mut sheet, part.frequency)?;
+    println!("\n{}", sheet.list(|_| true));
+    part.finish(sheet.into_cells(), options.common.out.as_deref())
+}
 
-    let (warm, time) = if options.common.quick { (20, 60) } else { (100, 500) };
-    let (warm, time) = (Duration::from_millis(warm), Duration::from_millis(time));
+/// Runs all rounds: each load each way through all that stands between, and through nothing, for so many milliseconds: those that
+/// warm up, and those that count.
+pub fn rounds(
+    options: &Options,
+    part: &mut Part,
+    between: &[impl Between],
+    generator: &mut Generator,
+    loads: &mut [Load],
+    times: [u64; 2],
+) -> Result<Sheet> {
+    let [warm, time] = times.map(Duration::from_millis);
     let rounds = options.common.windows();
+    part.notes.push(format!("{rounds} rounds of {} ms each", time.as_millis()));
     let mut sheet = Sheet::new(&options.common.only);
     let mut ratios: Vec<(Case, [Vec<f64>; 4])> = Vec::new();
     for round in 0..=rounds {
         sheet.counting = round > 0;
-        for load in &mut loads {
+        for load in &mut *loads {
             for (way, sides) in WAYS {
                 let what = format!("{} {way}", load.name);
                 if !sheet.wants(&what) {
@@ -89,21 +101,20 @@ pub fn run(
                 let mut cycles = f64::NAN;
                 let mut stages = [0.0; Stage::ALL.len()];
                 for at in [IO, MACSWAP, load.gateway, ALONE] {
-                    let peer = peers.get(at);
-                    let ours = peer.filter(|_| at == load.gateway);
-                    peer.map(Peer::wake).transpose()?;
-                    let before = ours.map(Peer::scrape).transpose()?;
+                    let it = between.get(at);
+                    let ours = it.filter(|_| at == load.gateway);
+                    it.map(Between::wake).transpose()?;
+                    let before = ours.map(Between::counts).transpose()?;
                     let rate = from_sides(&mut load.traffic, sides, |traffic| generator.rush(at, traffic, warm, time));
-                    if let (Some(peer), Some(before)) = (ours, before) {
-                        let after = peer.scrape()?;
-                        let packets = after.received() - before.received();
-                        cycles = (after.busy() - before.busy()) * part.frequency / packets;
-                        let (after, before) = (after.stages(), before.stages());
-                        stages = std::array::from_fn(|stage| (after[stage] - before[stage]) / packets);
+                    if let (Some(ours), Some(before)) = (ours, before) {
+                        let after = ours.counts()?;
+                        let packets = after.received - before.received;
+                        cycles = (after.busy - before.busy) / packets;
+                        stages = std::array::from_fn(|stage| (after.stages[stage] - before.stages[stage]) / packets);
                     }
-                    peer.map(Peer::freeze).transpose()?;
+                    it.map(Between::freeze).transpose()?;
                     rates[at] = rate?.into_iter().sum::<f64>() / 1e6;
-                    let who = peer.map_or("the generator alone", |it| it.kind.name());
+                    let who = it.map_or("the generator alone", Between::name);
                     let case = Case::new(&format!("{what}, {who}"), load.flows);
                     if round > 0 {
                         sheet.put(&case, "Mpps", Window::of(rates[at]));
@@ -132,17 +143,13 @@ pub fn run(
             }
         }
     }
+    let [io, macswap] = [IO, MACSWAP].map(|at| format!("of {}", between[at].name()));
     for (case, lists) in &ratios {
-        for (what, list) in
-            ["of testpmd io", "of testpmd macswap", "busy cycles/packet", "of the generator"].iter().zip(lists)
-        {
+        for (what, list) in [&io, &macswap, "busy cycles/packet", "of the generator"].iter().zip(lists) {
             sheet.beside(case, what, spread(list).1);
         }
     }
-    latency(&mut loads, options, peers, generator, &mut sheet, part.frequency)?;
-    println!("\n{}", sheet.list(|_| true));
-    part.notes.push(format!("{rounds} rounds of {} ms each", time.as_millis()));
-    part.finish(sheet.into_cells(), options.common.out.as_deref())
+    Ok(sheet)
 }
 
 /// How long packets are on their way when each side sends half of what comes out at most.
@@ -157,7 +164,7 @@ fn latency(
     let time = if options.common.quick { 0.1 } else { 0.5 };
     for load in loads {
         for at in [IO, load.gateway] {
-            let (name, who) = (&load.name, peers[at].kind.name());
+            let (name, who) = (&load.name, peers[at].name());
             let both = Case::new(&format!("{name} both ways, {who}"), load.flows);
             let Some(most) = sheet.cells().iter().find(|it| it.case == both).map(|it| it.median * 1e6 / 2.0) else {
                 continue;
@@ -174,6 +181,15 @@ fn latency(
         }
     }
     Ok(())
+}
+
+/// NAT44 at each number of flows, of those that are open.
+pub fn translated(externals: &[End]) -> impl Iterator<Item = Load> {
+    let fitting = FLOWS.into_iter().filter(|it| (ROUTED..=externals.len()).contains(it));
+    fitting.map(|flows| {
+        let traffic = opened(&externals[..flows], Lengths::Fixed(64));
+        Load { name: "NAT44".into(), flows, gateway: NAT44, traffic }
+    })
 }
 
 pub fn routed4() -> Load {

@@ -1,4 +1,4 @@
-//! The generator: one thread with a memif port to each side of each peer. It makes what testpmd can't: valid checksums,
+//! The generator: one thread with a port to each side of whatever stands between. It makes what testpmd can't: valid checksums,
 //! IPv6, millions of flows, and return traffic to the external endpoints that it has learnt.
 
 use std::time::{Duration, Instant};
@@ -12,8 +12,10 @@ use perf::frames::{End, Lengths, Traffic, Writer4, ends4, flow_ends, flow_of, is
 
 /// Longer than anything takes that does not fail.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A peer that has sent nothing for so long sends nothing more.
-const QUIET: Duration = Duration::from_millis(50);
+/// Another process that has sent nothing for so long sends nothing more.
+pub const QUIET: Duration = Duration::from_millis(50);
+/// Nothing came out for so long while flows are opened: what is missing is lost.
+const SILENCE: Duration = Duration::from_millis(200);
 /// Packets on their way while flows are opened: few enough for every ring.
 const WINDOW: usize = 512;
 /// Passes in which lost packets are sent again while flows are opened.
@@ -39,7 +41,6 @@ pub type Both = [Option<Traffic>; 2];
 /// A port of the generator.
 #[derive(Debug)]
 struct Link {
-    port: Port,
     queue: Queue,
     /// What its ring did not take.
     waiting: Burst<Mbuf>,
@@ -94,6 +95,8 @@ pub struct Generator {
     eal: Eal,
     pool: Mempool,
     frequency: f64,
+    /// What has sent nothing for so long sends nothing more.
+    quiet: Duration,
     links: Vec<[Link; 2]>,
     stock: Vec<Mbuf>,
     /// Frames with a wrong checksum among those that were looked at.
@@ -101,27 +104,32 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// One without ports.
-    pub fn new(eal: Eal, pool: Mempool, frequency: f64) -> Self {
-        Generator { eal, pool, frequency, links: Vec::new(), stock: Vec::with_capacity(STOCK), wrong: 0 }
+    /// One without ports, which gives what stands between so long to send what it still has.
+    pub fn new(eal: Eal, pool: Mempool, frequency: f64, quiet: Duration) -> Self {
+        Generator { eal, pool, frequency, quiet, links: Vec::new(), stock: Vec::with_capacity(STOCK), wrong: 0 }
     }
 
-    /// Opens two devices, which lead to a peer that is awake, and waits for their links. Returns the number of the pair.
-    pub fn connect(&mut self, devices: [String; 2]) -> Result<usize> {
-        let open = |device: String| -> Result<Link> {
+    /// Opens two devices, which lead to a peer that is awake, and waits for their links. They are the next pair.
+    pub fn connect(&mut self, devices: [String; 2]) -> Result<()> {
+        let open = |device: String| -> Result<(Port, Queue)> {
             let config = PortConfig { rx_descriptors: SLOTS, tx_descriptors: SLOTS, ..PortConfig::new(&device) };
             let (port, mut queues) = Port::open(self.eal, &config, &[&self.pool])?;
-            Ok(Link { port, queue: queues.pop().context("no queue")?, waiting: Burst::new() })
+            Ok((port, queues.pop().context("no queue")?))
         };
         let [inside, outside] = devices;
-        let links = [open(inside)?, open(outside)?];
+        let [(inside, near), (outside, far)] = [open(inside)?, open(outside)?];
         let start = Instant::now();
-        while !links.iter().all(|it| it.port.link().up) {
+        while ![&inside, &outside].iter().all(|it| it.link().up) {
             ensure!(start.elapsed() < PATIENCE, "the links do not come up");
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.links.push(links);
-        Ok(self.links.len() - 1)
+        self.take([near, far]);
+        Ok(())
+    }
+
+    /// Takes two ports that are open as the next pair.
+    pub fn take(&mut self, queues: [Queue; 2]) {
+        self.links.push(queues.map(|queue| Link { queue, waiting: Burst::new() }));
     }
 
     /// Ticks in a duration.
@@ -175,7 +183,7 @@ impl Generator {
     ) -> Result<Trial> {
         self.drain(at);
         let mut trial = Trial::default();
-        let (per_tick, quiet) = (rate / self.frequency, self.ticks(QUIET));
+        let (per_tick, quiet) = (rate / self.frequency, self.ticks(self.quiet));
         // One delay in so many is kept.
         let every = 1 + packets / DELAYS;
         // A burst at a time, unless that would take long to come together.
@@ -269,7 +277,7 @@ impl Generator {
             Packet::discard(&mut link.waiting);
         }
         let mut heard = Instant::now();
-        while heard.elapsed() < QUIET {
+        while heard.elapsed() < self.quiet {
             if (0..2).any(|side| self.collect(at, side, |_| ()) > 0) {
                 heard = Instant::now();
             }
@@ -329,7 +337,7 @@ impl Generator {
         for _ in 0..passes {
             let missing: Vec<usize> = (0..seen.len()).filter(|&flow| seen[flow].is_none()).collect();
             let (mut sent, mut came, mut heard) = (0, 0, Instant::now());
-            while came < missing.len() && heard.elapsed() < QUIET * 4 {
+            while came < missing.len() && heard.elapsed() < SILENCE {
                 let count = BURST.min(missing.len() - sent);
                 if count > 0 && sent - came.min(sent) + count <= WINDOW {
                     let mut traffic = Traffic::of4(to, missing[sent..sent + count].iter().map(|&flow| patch(flow)));

@@ -1,20 +1,24 @@
-//! `ports`: the running gateway through its ports, against testpmd in its place (see perf/README.md).
+//! `ports`: the running gateway through its ports, against testpmd in its place, and its workers over rings (see perf/README.md).
 #![allow(clippy::cast_precision_loss)] // counts and ticks are far below 2^52
 
+mod between;
 mod forwarding;
 mod generator;
 mod peer;
 mod rfc8219;
 mod rfc9693;
+mod rings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use between::Between;
 use clap::Parser;
 use dataplane::dpdk::{Eal, EalConfig, Mempool, MempoolConfig, WorkerThread, available_cores};
-use generator::Generator;
+use generator::{Generator, QUIET};
 use peer::{Kind, Peer, Place};
 use perf::clock;
+use perf::frames::End;
 use perf::machine::{Part, free_huge_mib};
 use perf::options::Common;
 use perf::stages;
@@ -32,9 +36,14 @@ enum Run {
     Rfc8219,
     /// Connections: establishment, throughput, tear-down, capacity
     Rfc9693,
+    /// Forwarding as fast as it goes over rings, within this process, against a loop in testpmd's place
+    Rings,
 }
 
-/// Measures the running gateway through memif ports, against testpmd in its place, on the same core and in the same run.
+/// Measures the gateway through ports, against testpmd in its place, on the same core and in the same run.
+///
+/// Over memif the gateway is the program as it runs. Over rings, which exist within one process only, its workers run in this
+/// one, and so do loops that stand for testpmd.
 ///
 /// The gateway and two testpmds run on one core, the generator on another. Only one of them is awake at a time, and they take
 /// turns in every round, so that what disturbs the machine disturbs all of them. Figures are medians of the rounds.
@@ -49,7 +58,8 @@ struct Options {
     /// The generator's core [default: the last but one]
     #[arg(long)]
     generator: Option<usize>,
-    /// What to run [default: forwarding; with --quick or --full all]. RFC 9693's trials come last, as they empty the tables
+    /// What to run [default: forwarding, rings; with --quick or --full all]. RFC 9693's trials come after the others over memif,
+    /// as they empty the tables
     #[arg(value_enum)]
     runs: Vec<Run>,
     /// How often trials of RFC 8219 and RFC 9693 are repeated [default: 3; with --quick or --full 1]. RFC 8219 wants 20,
@@ -65,12 +75,16 @@ struct Options {
 }
 
 impl Options {
+    /// In their order.
     fn runs(&self) -> Vec<Run> {
-        match (self.runs.is_empty(), self.common.quick || self.common.full) {
+        let mut runs = match (self.runs.is_empty(), self.common.quick || self.common.full) {
             (false, _) => self.runs.clone(),
-            (true, false) => vec![Run::Forwarding],
-            (true, true) => vec![Run::Forwarding, Run::Rfc8219, Run::Rfc9693],
-        }
+            (true, false) => vec![Run::Forwarding, Run::Rings],
+            (true, true) => vec![Run::Forwarding, Run::Rfc8219, Run::Rfc9693, Run::Rings],
+        };
+        runs.sort_unstable();
+        runs.dedup();
+        runs
     }
 }
 
@@ -82,13 +96,16 @@ fn main() -> Result<()> {
     let generator = options.generator.or_else(|| from_behind(1)).unwrap_or(core);
     ensure!(core != generator, "two cores are needed: one for the gateway, one for the generator");
     let control = cores.iter().copied().find(|it| ![core, generator].contains(it)).unwrap_or(generator);
+    let runs = options.runs();
+    let over_memif = runs != [Run::Rings];
     ensure!(
-        options.turnpike.is_file(),
+        options.turnpike.is_file() || !over_memif,
         "{} is missing: cargo build --release --bin turnpike --bin turnpikectl",
         options.turnpike.display()
     );
 
-    let mut part = Part::begin("ports", clock::frequency());
+    let frequency = clock::frequency();
+    let mut part = Part::begin("ports", frequency);
     // Generator and peers take as much each.
     let hugepages = free_huge_mib() >= u64::from(MEMORY_MIB) * 5;
     let eal = Eal::start(&EalConfig { memory_mib: MEMORY_MIB, hugepages, ..EalConfig::default() })?;
@@ -97,45 +114,51 @@ fn main() -> Result<()> {
     println!("gateway and testpmd on core {core}, generator on core {generator}");
 
     let directory = tempfile::tempdir()?;
-    let turnpike = options.turnpike.canonicalize()?;
-    let place = Place { directory: directory.path().to_owned(), core, control, hugepages, turnpike };
-    // Started here, as a child keeps to the core of the thread that starts it.
     let sessions = forwarding::sessions(&options);
-    let kinds = [Kind::Io, Kind::Macswap, Kind::Router, Kind::Nat44 { sessions }];
+    // Started here, as a child keeps to the core of the thread that starts it.
     let mut peers = Vec::new();
-    for kind in kinds {
-        let peer = Peer::start(kind, &place)?;
-        peer.freeze()?;
-        peers.push(peer);
+    if over_memif {
+        let turnpike = options.turnpike.canonicalize()?;
+        let place = Place { directory: directory.path().to_owned(), core, control, hugepages, turnpike };
+        for kind in [Kind::Io, Kind::Macswap, Kind::Router, Kind::Nat44 { sessions }] {
+            let peer = Peer::start(kind, &place)?;
+            peer.freeze()?;
+            peers.push(peer);
+        }
     }
     let work = || -> Result<()> {
         let _registered = WorkerThread::enter(eal, generator)?;
         let pool = Mempool::new(eal, &MempoolConfig { packets: PACKETS, ..MempoolConfig::default() })?;
-        let mut generator = Generator::new(eal, pool, part.frequency);
-        for (at, peer) in peers.iter().enumerate() {
-            peer.wake()?;
-            generator.connect([0, 1].map(|side| peer.device(side, 2 * at + side)))?;
-            peer.freeze()?;
-        }
-        // And a pair that leads from one to the other: the generator's own rate.
-        generator.connect(peer::loopback(&directory.path().join("loopback.memif"), 2 * peers.len()))?;
-        let externals = forwarding::open(sessions, &peers, &mut generator)?;
         let part = |name| {
-            let mut part = Part::begin(name, part.frequency).on(&part.pages);
+            let mut part = Part::begin(name, frequency).on(&part.pages);
             part.notes.extend(stages::note());
             part
         };
-        let mut runs = options.runs();
-        runs.sort_unstable();
+        let mut generator = Generator::new(eal, pool.clone(), frequency, QUIET);
+        let externals =
+            if over_memif { connect(directory.path(), sessions, &peers, &mut generator)? } else { Vec::new() };
         for run in runs {
             match run {
                 Run::Forwarding => forwarding::run(&options, part("ports"), &peers, &mut generator, &externals)?,
                 Run::Rfc8219 => rfc8219::run(&options, part("rfc8219"), &peers, &mut generator, &externals)?,
                 Run::Rfc9693 => rfc9693::run(&options, part("rfc9693"), sessions, &peers, &mut generator)?,
+                Run::Rings => rings::run(&options, part("rings"), eal, core, &pool)?,
             }
         }
         Ok(())
     };
     let done = std::thread::scope(|scope| scope.spawn(work).join());
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Connects the generator to all peers, and opens the flows of the last one. Returns their external ends.
+fn connect(directory: &Path, sessions: usize, peers: &[Peer], generator: &mut Generator) -> Result<Vec<End>> {
+    for (at, peer) in peers.iter().enumerate() {
+        peer.wake()?;
+        generator.connect([0, 1].map(|side| peer.device(side, 2 * at + side)))?;
+        peer.freeze()?;
+    }
+    // And a pair that leads from one to the other: the generator's own rate.
+    generator.connect(peer::loopback(&directory.join("loopback.memif"), 2 * peers.len()))?;
+    forwarding::open(sessions, peers, generator)
 }

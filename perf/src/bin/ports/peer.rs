@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 use perf::frames::{EXTERNAL, GATEWAY, PEER};
 use perf::scene::MAPPINGS_PER_EXTERNAL;
 
+use crate::between::{Between, Counts};
+
 /// Slots of a memif ring, as a power of two.
 const RING: u32 = 11;
 /// Memory for a process' packets, in MiB.
@@ -125,16 +127,6 @@ impl Peer {
         format!("net_memif{id},role=client,id=0,rsize={RING},socket-abstract=no,socket={}", socket.display())
     }
 
-    /// Lets it run.
-    pub fn wake(&self) -> Result<()> {
-        self.signal(Signal::SIGCONT)
-    }
-
-    /// Stops it where it is.
-    pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
-    }
-
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id())?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.kind.name()))
@@ -160,6 +152,31 @@ impl Peer {
     }
 }
 
+impl Between for Peer {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    fn counts(&self) -> Result<Counts> {
+        let scrape = self.scrape()?;
+        Ok(Counts {
+            received: scrape.sum("turnpike_packets_in_total{source=\"port\"}"),
+            busy: scrape.sum("turnpike_worker_busy_cycles_total"),
+            stages: scrape.stages(),
+            sessions: scrape.sum("turnpike_sessions{"),
+            drops: scrape.drops().into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -178,18 +195,8 @@ impl Scrape {
         fitting.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Packets received by the gateway's ports.
-    pub fn received(&self) -> f64 {
-        self.sum("turnpike_packets_in_total{source=\"port\"}")
-    }
-
-    /// Seconds that its workers have spent on polls with packets.
-    pub fn busy(&self) -> f64 {
-        self.sum("turnpike_worker_busy_seconds_total")
-    }
-
-    /// Cycles that its worker has spent on each stage of packets' way; zero unless its build counts them.
-    pub fn stages(&self) -> [f64; Stage::ALL.len()] {
+    /// Cycles that its worker has spent on each stage of packets' way.
+    fn stages(&self) -> [f64; Stage::ALL.len()] {
         let series =
             |stage: Stage| format!("turnpike_worker_stage_cycles_total{{worker=\"0\",stage=\"{}\"", stage.name());
         Stage::ALL.map(|stage| self.sum(&series(stage)))

@@ -9,6 +9,7 @@ use perf::machine::Part;
 use perf::matrix::{FLOWS, ROUTED};
 
 use crate::Options;
+use crate::between::Between;
 use crate::forwarding::{IO, Load, NAT44, routed4};
 use crate::generator::{Both, Generator, Trial, from_sides, opened};
 use crate::peer::Peer;

@@ -12,6 +12,7 @@ use perf::frames::{End, GATEWAY, Lengths, Traffic, Writer4, ends4, flow_ends, fl
 use perf::machine::Part;
 
 use crate::Options;
+use crate::between::Between;
 use crate::forwarding::NAT44;
 use crate::generator::{Both, Generator, PASSES, from_sides, opened};
 use crate::peer::Peer;
