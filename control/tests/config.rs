@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::config::{Config, ConfigError, Cpu, Device, Poll};
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::siit::UdpChecksumNone;
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, IpPrefix, MacAddr, MssClamp, NextHop, Pooling, PortId,
     PrefixKind, ZoneId,
@@ -973,4 +975,100 @@ fn prefix_rules_are_read_and_checked() {
             assert!(error.contains(text), "{to:?} gives {error:?}, without {text:?}");
         }
     }
+}
+
+/// A section of stateless translation between the families, behind [`GOOD`].
+const CROSSINGS: &str = r#"
+siit:
+  border:
+    ipv4: outside
+    ipv6: inside
+    prefixes: ["2001:db8:46::/96", "64:ff9b:1::/48"]
+    destinations: [198.18.5.0/24, 198.18.6.7-198.18.6.20]
+    mappings: [{ipv4: 198.18.7.1, ipv6: "2001:db8:7::1"}, {ipv4: 198.18.8.0/24, ipv6: "2001:db8:8::/120"}]
+    hairpin: simple
+    udp-checksum-none: drop
+    lowest-ipv6-mtu: 1400
+    traffic-class: zero
+    tos: 32
+    mtu-plateaus: [1500, 1280]
+    error-sources: [198.18.9.1-198.18.9.4]
+"#;
+
+#[test]
+fn translators_between_the_families_are_read_and_checked() {
+    let good = format!("{GOOD}{CROSSINGS}");
+    let spec = parse(&good).unwrap().spec(&|_| MacAddr::default(), [0; 16], 1);
+    let [border] = &spec.crossings[..] else { panic!("{:?}", spec.crossings) };
+    assert_eq!((border.ipv4, border.ipv6), (ZoneId(1), ZoneId(0)));
+    assert_eq!(border.prefixes.iter().map(|it| it.length()).collect::<Vec<_>>(), [96, 48]);
+    assert_eq!(border.destinations.len(), 2);
+    let host = |last| Ipv4Addr::new(198, 18, 8, last).to_bits();
+    assert_eq!(border.mappings.to6(host(77)), Some("2001:db8:8::4d".parse::<std::net::Ipv6Addr>().unwrap().to_bits()));
+    assert_eq!((border.hairpin, border.settings.udp_checksum_none), (Hairpin::Simple, UdpChecksumNone::Drop));
+    assert_eq!((border.settings.lowest_ipv6_mtu, border.settings.copy_tos, border.settings.tos), (1400, false, Some(32)));
+    assert_eq!(border.settings.plateaus, [1500, 1280]);
+    let address = |last| Ipv4Addr::new(198, 18, 9, last);
+    assert_eq!(border.error_sources, [address(1)..=address(4)]);
+    // Without a pool, errors come from the gateway's own address (RFC 6791).
+    let bare = parse(&good.replace("    error-sources: [198.18.9.1-198.18.9.4]\n", "")).unwrap();
+    let own = Ipv4Addr::new(198, 51, 100, 2);
+    assert_eq!(bare.outline().crossings[0].error_sources, [own..=own]);
+
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("2001:db8:46::/96", "2001:db8:46::/95", &["siit.border.prefixes[0]", "32, 40, 48, 56, 64 or 96"]),
+        ("2001:db8:46::/96", "2001:db8:46::/33", &["siit.border.prefixes[0]", "32, 40, 48, 56, 64 or 96"]),
+        ("2001:db8:46::/96", "2001:db8:46:0:ff00::/96", &["siit.border.prefixes[0]", "bits 64 to 71"]),
+        ("2001:db8:46::/96", "192.0.2.0/24", &["siit.border.prefixes[0]", "is IPv4"]),
+        ("64:ff9b:1::/48", "2001:db8:46::/96", &["siit.border.prefixes[1]", "given twice"]),
+        ("\"2001:db8:8::/120\"", "\"2001:db8:8::/121\"", &["siit.border.mappings[1]", "leaves more bits", "RFC 7757"]),
+        ("ipv4: 198.18.7.1,", "ipv4: 198.18.8.0/24,", &["siit.border.mappings", "IPv4 prefix is in", "too"]),
+        ("ipv4: 198.18.7.1,", "ipv4: \"2001:db8::7\",", &["siit.border.mappings[0]", "not of the two families"]),
+        ("hairpin: simple", "hairpin: maybe", &["siit.border.hairpin", "intrinsic, simple or none"]),
+        ("lowest-ipv6-mtu: 1400", "lowest-ipv6-mtu: 1200", &["siit.border.lowest-ipv6-mtu", "1280"]),
+        ("    hairpin: simple", "    destination-prefix: \"2001:db8:47::/96\"", &["destination-prefix", "not among"]),
+        ("    hairpin: simple", "    mappings-file: no-such.csv", &["siit.border.mappings-file", "no-such.csv cannot be read"]),
+    ];
+    for (from, to, wanted) in cases {
+        assert_eq!(good.matches(from).count(), 1, "{from:?} must mark one place");
+        let error = match parse(&good.replace(from, to)) {
+            Ok(_) => panic!("accepted: {to:?}"),
+            Err(error) => error.to_string(),
+        };
+        for text in *wanted {
+            assert!(error.contains(text), "{to:?} gives {error:?}, without {text:?}");
+        }
+    }
+}
+
+/// EAM-09: a hundred thousand rows from a file beside the configuration, as people and Jool write them; a wrong one is named by its line.
+#[test]
+fn mappings_come_from_a_file() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mappings");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = format!("{GOOD}{CROSSINGS}").replace("    hairpin: simple", "    mappings-file: eam.csv");
+    let file = directory.join("turnpike.yaml");
+    std::fs::write(&file, &text).unwrap();
+    let mut rows = String::from("IPv6 Prefix,IPv4 Prefix\n# a remark\n\n");
+    for row in 0..100_000_u32 {
+        let (four, six) = (Ipv4Addr::from_bits(0x0b00_0000 + row), format!("2001:db8:9::{:x}:{:x}", row >> 16, row & 0xffff));
+        // In either order, with spaces or without.
+        rows += &if row % 2 == 0 { format!("{six}/128,{four}/32\n") } else { format!("{four}, {six}\n") };
+    }
+    std::fs::write(directory.join("eam.csv"), &rows).unwrap();
+    let config = Config::load(&[&file]).unwrap();
+    let mappings = &config.outline().crossings[0].mappings;
+    assert_eq!(mappings.len(), 100_002);
+    let six = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().to_bits();
+    assert_eq!(mappings.to6(0x0b00_0000 + 99_999), Some(six("2001:db8:9::1:869f")));
+
+    // A change of the file is a change of the configuration.
+    std::fs::write(directory.join("eam.csv"), rows.replace("11.0.0.7,", "11.9.0.7,")).unwrap();
+    let changed = Config::load(&[&file]).unwrap();
+    let changes = config.difference(&changed);
+    assert!(changes.iter().any(|change| change.key == "siit.border.mappings-file"), "{changes:?}");
+
+    std::fs::write(directory.join("eam.csv"), rows + "11.9.9.9;2001:db8::7\n").unwrap();
+    let error = Config::load(&[&file]).unwrap_err().to_string();
+    assert!(error.contains("eam.csv:100004: \"11.9.9.9;2001:db8::7\" is no mapping; write"), "{error}");
 }

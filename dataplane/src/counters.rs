@@ -248,6 +248,12 @@ drop_reasons! {
     /// An interface identifier of zeros, where identifiers are adjusted (RFC 6296 §3.7); answered with parameter problem.
     PrefixZeroIdentifier, "prefix", "prefix-zero-identifier",
         "give the host another address, or write `allow-zero-iid: true` in the rule";
+    /// Its source has no address in the other family: it is neither mapped nor embedded (RFC 7757 §3.3); answered with prohibited.
+    Uncrossed, "siit", "uncrossed",
+        "add a mapping for the sender, or a prefix that its address is in";
+    /// The well-known prefix 64:ff9b::/96 before an IPv4 address that is not global (RFC 6052 §3.1).
+    NotGlobal, "siit", "not-global",
+        "use a prefix of your own, or 64:ff9b:1::/48, for private addresses";
     /// An IPv4 packet whose sender chose its way (a source route that has not ended): not translated (RFC 7915 §4.1).
     SourceRoute, "siit", "source-route",
         "find the sender: no host uses source routes any more; they are an old way to get around filters";
@@ -516,6 +522,8 @@ pub struct Counters {
     pub nat44: [Counter; 2],
     /// Packets whose prefixes were exchanged, by [`Translator`], from inside and from outside; both, if they were turned round.
     pub exchanged: [[Counter; 2]; Translator::ALL.len()],
+    /// Packets that have crossed to IPv6, and to IPv4; both, if they were turned round.
+    pub crossed: [Counter; 2],
     /// Packets routed untranslated, IPv4 and IPv6.
     pub routed: [Counter; 2],
     /// Sessions now, by [`SessionClass`]. Gauges.
@@ -596,6 +604,7 @@ impl Counters {
             dropped: std::array::from_fn(|_| Counter::default()),
             nat44: Default::default(),
             exchanged: Default::default(),
+            crossed: Default::default(),
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),

@@ -16,6 +16,7 @@
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
 mod ahead;
+mod crossing;
 mod errors;
 mod forward;
 mod fragments;
@@ -119,6 +120,10 @@ struct Arrival<'a, P> {
 enum Verdict {
     /// To this neighbour.
     Transmit(Adjacency),
+    /// To this neighbour, in the other address family than it came in.
+    Cross(Adjacency),
+    /// The same, cut into packets of at most so many bytes.
+    CrossCut(Adjacency, u16),
     /// To the host.
     Punt,
     /// Waits for [`Engine::sought`].
@@ -773,6 +778,22 @@ impl<P: Packet> Engine<P> {
                 if self.address_frame(&mut packet, adjacency, kind, old) {
                     out.transmit.push((adjacency.interface, packet));
                     Disposal::Transmit(adjacency.interface)
+                } else {
+                    self.drop(packet, Drop::FrameShort, out)
+                }
+            }
+            Verdict::Cross(to) | Verdict::CrossCut(to, _) => {
+                let (kind, old) = match read {
+                    Some(Read::Six(view)) => (ethertype::IPV4, view.l3),
+                    Some(Read::Four(view)) => (ethertype::IPV6, view.l3),
+                    Some(Read::Arp) | None => return self.drop(packet, Drop::NoRoute, out),
+                };
+                if let Verdict::CrossCut(_, most) = verdict {
+                    return self.cut_crossed(packet, to, (kind, old), most, pool, out);
+                }
+                if self.address_frame(&mut packet, to, kind, old) {
+                    out.transmit.push((to.interface, packet));
+                    Disposal::Transmit(to.interface)
                 } else {
                     self.drop(packet, Drop::FrameShort, out)
                 }

@@ -9,15 +9,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::packet::parse::ethertype;
 use crate::policy::Policy;
+use crate::policy::crossing::Crossings;
 use crate::policy::prefixes::Prefixes;
 use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
 use crate::trace::RuleRef;
+use crate::translate::{eam, embed, siit};
 use succeed::Before;
 pub(crate) use succeed::Named;
 
@@ -137,6 +140,8 @@ pub struct Spec {
     pub static_nat: Vec<StaticNat>,
     /// Stateless translation of prefixes.
     pub prefixes: Vec<PrefixRule>,
+    /// Stateless translation between IPv4 and IPv6.
+    pub crossings: Vec<CrossingSpec>,
     /// Idle times of sessions.
     pub timers: Timers,
     /// How the gateway sends ICMP errors of its own.
@@ -422,6 +427,34 @@ impl PrefixRule {
     }
 }
 
+/// A stateless translator between IPv4 and IPv6 (RFC 7915).
+#[derive(Clone, Debug)]
+pub struct CrossingSpec {
+    /// Its name in the file.
+    pub name: String,
+    /// The zone where IPv4 packets come from, and go to.
+    pub ipv4: ZoneId,
+    /// The zone where IPv6 packets come from, and go to. A zone belongs to one translator on each side.
+    pub ipv6: ZoneId,
+    /// Prefixes that embed IPv4 addresses (RFC 6052). What is embedded is in the first; what is extracted may be from any.
+    pub prefixes: Vec<embed::Prefix>,
+    /// IPv4 destinations that are embedded, beside those that are mapped: inclusive ranges.
+    pub destinations: Vec<RangeInclusive<Ipv4Addr>>,
+    /// The prefix that they are embedded in, if it is not the first: addresses of hosts in IPv6 have one of their own, where RFC 2765
+    /// is followed. It is one of [`CrossingSpec::prefixes`] too.
+    pub destination_prefix: Option<embed::Prefix>,
+    /// Explicit address mappings (RFC 7757).
+    pub mappings: Arc<eam::Table>,
+    /// How flows between mapped hosts by way of IPv4 are treated.
+    pub hairpin: eam::Hairpin,
+    /// What RFC 7915 leaves to the operator.
+    pub settings: siit::Settings,
+    /// The sources in IPv4 of ICMP errors from routers in IPv6 that have no address there (RFC 6791): inclusive ranges.
+    pub error_sources: Vec<RangeInclusive<Ipv4Addr>>,
+    /// The prefix in IPv6 of ICMP errors from routers in IPv4 whose address is neither mapped nor embedded.
+    pub error_prefix: Option<embed::Prefix>,
+}
+
 /// Idle times after which a session ends.
 #[derive(Clone, Debug)]
 pub struct Timers {
@@ -605,6 +638,8 @@ pub enum Target {
     },
     /// In the outside prefix of a rule that exchanges prefixes, by its place in [`Spec::prefixes`].
     Prefix(u16),
+    /// In the other address family, by a translator, given by its place in [`Spec::crossings`].
+    Cross(u16),
     /// This router.
     Via(Neighbour),
     /// The destination is a neighbour on this interface.
@@ -640,6 +675,7 @@ impl Target {
             Target::Local(_)
             | Target::External { .. }
             | Target::Prefix(_)
+            | Target::Cross(_)
             | Target::Broadcast
             | Target::Unreachable
             | Target::LinkDown(_) => None,
@@ -718,6 +754,8 @@ pub struct Plan {
     pub policy: Policy,
     /// What is exchanged without any.
     pub prefixes: Prefixes,
+    /// What crosses from one address family to the other without any.
+    pub crossings: Crossings,
     /// External addresses that the workers' tables have room for. Fixed at start.
     pub capacity: usize,
 }
@@ -771,17 +809,30 @@ impl Plan {
             plain: Vec::new(),
             policy: Policy::compile(&spec)?,
             prefixes: Prefixes::compile(&spec),
+            crossings: Crossings::compile(&spec),
             capacity: 0,
             spec: Spec::default(),
         };
         let zones = (0..=u8::MAX).take(spec.zones.len()).map(ZoneId);
-        plan.plain = zones.map(|zone| plan.policy.is_plain(zone) && !plan.prefixes.is_inside::<u32>(zone)).collect();
+        plan.plain = zones.map(|zone| plan.policy.is_plain(zone) && !plan.is_stateless4(zone)).collect();
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
         // After the routes: of a prefix that is both, the translation counts.
         for (rule, index) in spec.prefixes.iter().zip(0..) {
             plan.route(rule.outside, Target::Prefix(index));
         }
+        for (crossing, index) in spec.crossings.iter().zip(0..) {
+            for prefix in &crossing.prefixes {
+                let address = Ipv6Addr::from_bits(prefix.network()).into();
+                plan.route(IpPrefix { address, len: prefix.length() }, Target::Cross(index));
+            }
+            for range in &crossing.destinations {
+                for prefix in prefixes_of(range.start().to_bits(), range.end().to_bits()) {
+                    plan.route(prefix, Target::Cross(index));
+                }
+            }
+        }
+        plan.add_own(&spec);
         plan.add_externals(&spec, before)?;
         plan.target_places = HashMap::new();
         plan.spec = spec;
@@ -812,14 +863,17 @@ impl Plan {
                 }
             }
         }
-        // After every prefix, so that no other interface's broadcast address hides one of our own.
+        Ok(())
+    }
+
+    /// After every prefix, so that nothing else hides an address of our own.
+    fn add_own(&mut self, spec: &Spec) {
         for (interface, id) in spec.interfaces.iter().zip(0..) {
             for prefix in &interface.addresses {
                 let len = if prefix.address.is_ipv4() { 32 } else { 128 };
                 self.route(IpPrefix { address: prefix.address, len }, Target::Local(InterfaceId(id)));
             }
         }
-        Ok(())
     }
 
     fn add_routes(&mut self, spec: &Spec) {
@@ -1000,6 +1054,12 @@ impl Plan {
         self.plain.get(usize::from(zone.0)).copied().unwrap_or(false)
     }
 
+    /// Whether IPv4 packets from a zone may be translated without state.
+    #[must_use]
+    pub fn is_stateless4(&self, zone: ZoneId) -> bool {
+        self.prefixes.is_inside::<u32>(zone) || self.crossings.from4(zone).is_some()
+    }
+
     /// The zone that a packet leaves to, if it may leave at all.
     #[inline]
     #[must_use]
@@ -1029,6 +1089,7 @@ impl Plan {
                 entry.map(|it| (it.inside_zone, it.outside_zone))
             }
             RuleRef::Prefix(index) => spec.prefixes.get(usize::from(index)).map(|it| (it.from, it.to)),
+            RuleRef::Crossing(index) => spec.crossings.get(usize::from(index)).map(|it| (it.ipv4, it.ipv6)),
         }
     }
 
@@ -1167,6 +1228,10 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     for it in spec.static_nat.iter().filter(|it| !it.is_vacant()) {
         zone(it.inside_zone, format!("static {}", it.name))?;
         zone(it.outside_zone, format!("static {}", it.name))?;
+    }
+    for it in &spec.crossings {
+        zone(it.ipv4, format!("siit {}", it.name))?;
+        zone(it.ipv6, format!("siit {}", it.name))?;
     }
     for it in &spec.prefixes {
         zone(it.from, format!("prefix rule {}", it.name))?;

@@ -70,6 +70,7 @@ fn rule(rule: RuleRef, plan: &Plan) -> (&'static str, String) {
     let spec = &plan.spec;
     let (kind, name) = match rule {
         RuleRef::None => ("", None),
+        RuleRef::Crossing(index) => ("siit", spec.crossings.get(usize::from(index)).map(|it| &it.name)),
         RuleRef::Prefix(index) => ("prefix", spec.prefixes.get(usize::from(index)).map(|rule| &rule.name)),
         RuleRef::Nat44(index) => ("rule", spec.nat44.get(usize::from(index)).map(|rule| &rule.name)),
         RuleRef::Forward(index) => ("forward", spec.forwards.get(usize::from(index)).map(|entry| &entry.name)),

@@ -72,15 +72,15 @@ impl Config {
 
     fn merge(sources: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
+        let files: Vec<PathBuf> = sources.iter().map(|(path, _)| path.clone()).collect();
         let trees = sources.iter().enumerate().map(|(i, (_, text))| Node::parse(text, i, &mut problems));
         // All are read before one is missed.
         let trees: Vec<Option<Node>> = trees.collect();
         let config = trees.into_iter().collect::<Option<Vec<Node>>>().and_then(|trees| {
             let root = one(trees, &mut problems)?;
             let file = file::File::decode(&root, "", &mut problems)?;
-            resolve::resolve(&file, &root, &mut problems)
+            resolve::resolve(&file, &root, &files, &mut problems)
         });
-        let files: Vec<PathBuf> = sources.iter().map(|(path, _)| path.clone()).collect();
         match (config, problems.into_error(&files)) {
             (Some(config), None) => Ok(config),
             (_, Some(error)) => Err(error),

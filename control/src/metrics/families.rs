@@ -257,7 +257,10 @@ fn packets(page: &mut Page, state: &State) {
             (labels, state.sum(|c| &c.exchanged[translator as usize][i]))
         })
     });
-    let translated = nat44.chain(exchanged);
+    let crossed = ["to-ipv6", "to-ipv4"].into_iter().enumerate();
+    let crossed =
+        crossed.map(|(i, direction)| (["siit".to_owned(), direction.to_owned()], state.sum(|c| &c.crossed[i])));
+    let translated = nat44.chain(exchanged).chain(crossed);
     page.counter("translated_packets_total", "Packets translated.", ["function", "direction"], translated);
     let routed = ["ipv4", "ipv6"].into_iter().enumerate();
     let routed = routed.map(|(i, family)| ([family.to_owned()], state.sum(|c| &c.routed[i])));

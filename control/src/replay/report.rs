@@ -237,6 +237,7 @@ fn rule_name(plan: &Plan, rule: RuleRef) -> Option<String> {
         RuleRef::Nat44(i) => spec.nat44.get(usize::from(i)).map(|rule| format!("nat44.rules.{}", rule.name)),
         RuleRef::Forward(i) => spec.forwards.get(usize::from(i)).map(|rule| format!("nat44.forwards.{}", rule.name)),
         RuleRef::Static(i) => spec.static_nat.get(usize::from(i)).map(|rule| format!("nat44.static.{}", rule.name)),
+        RuleRef::Crossing(i) => spec.crossings.get(usize::from(i)).map(|it| format!("siit.{}", it.name)),
         RuleRef::Prefix(i) => spec.prefixes.get(usize::from(i)).map(PrefixRule::full_name),
     }
 }

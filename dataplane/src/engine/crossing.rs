@@ -5,14 +5,18 @@
 //! what the sender sent, in its own family.
 
 use super::ipv4::martian4;
+use super::ahead::Lane;
+use super::short::{Tally, readdress};
 use super::{Arrival, Engine, Output, Verdict};
 use crate::counters::{Drop, IcmpError};
 use crate::fragment::cut;
-use crate::packet::parse::{self, View4, View6, ethertype};
+use crate::packet::parse::{self, Fragment, Transport, View4, View6, ethertype};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, Target};
 use crate::policy::crossing::Destination4;
+use crate::pool::Proto;
 use crate::route::neighbour::{Adjacency, Neighbour};
+use crate::steer::ShardId;
 use crate::trace::{Disposal, RuleRef};
 use crate::translate::eam::{Hairpin, Role};
 use crate::translate::siit::{self, Mtus, Refusal, to4, to6};
@@ -97,12 +101,11 @@ impl<P: Packet> Engine<P> {
         let source = spec.to4(view.source).or_else(|| {
             // A router in IPv6 (RFC 6791). By its address: two of them look different, and the same one the same.
             quoted?;
-            spec.error_source4(self.secret.hash(view.source))
+            spec.error_source4(self.secret.address_hash(view.source))
         });
         let source = source.ok_or(Verdict::Drop(Drop::Uncrossed, Some((IcmpError::Prohibited6, 0))))?;
         let Destination4 { address: destination, embedded } = destination;
-        // The well-known prefix does not stand before addresses that are not global (RFC 6052 §3.1).
-        if embedded && spec.prefixes.iter().any(|it| it.is_well_known() && it.extract(view.destination).is_some_and(|to| !it.may_embed(to))) {
+        if embedded && spec.is_barred(view.destination) {
             return Err(Drop::NotGlobal.into());
         }
         if let Some(reason) = martian4(source, destination) {
@@ -152,8 +155,9 @@ impl<P: Packet> Engine<P> {
         mtus: Mtus,
     ) -> Result<usize, Verdict> {
         let protocol = view.protocol;
-        // Counted in the shard that a flow of these addresses would have: two workers never give out the same.
-        let identifications = self.datagrams.get_mut(self.home.index()).map(|it| &mut it.identifications);
+        // Of a shard of our own: two workers never give out the same.
+        let home = self.owned.first().unwrap_or(ShardId(0));
+        let identifications = self.datagrams.get_mut(home.index()).map(|it| &mut it.identifications);
         let identification = identifications.map_or(0, |it| it.next(addresses.1, protocol));
         let (_, spec) = self.plan.crossing(index).ok_or(Drop::NoRoute)?;
         let behind = to4::translate(at.packet, view, plan, addresses, identification, mtus, &spec.settings);
@@ -199,6 +203,114 @@ impl<P: Packet> Engine<P> {
         self.story.rule = RuleRef::Crossing(index);
         self.tell_crossed(at.packet, view.l3);
         Ok(Verdict::Transmit(to))
+    }
+
+    /// The short way from IPv4 to IPv6, of a datagram that was read ahead; its destination means `target`. Gives the interface that it
+    /// leaves by. None, and nothing has happened: it takes the long one.
+    #[inline(always)]
+    pub(super) fn pass_cross4(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        target: Option<Target>,
+        tally: &mut Tally,
+    ) -> Option<InterfaceId> {
+        let (crossing, spec) = self.plan.crossing(self.plan.crossings.from4(lane.zone)?)?;
+        let (source, destination) = lane.addresses();
+        let to = crossing.destination6(spec, destination, target)?;
+        let from = spec.to6(Role::Source, source, None)?;
+        let l3 = usize::from(lane.l3);
+        let l4 = l3 + parse::IPV4;
+        let frame = packet.data();
+        let bytes = frame.len();
+        let header = frame.get(l3..)?.first_chunk::<{ parse::IPV4 }>()?;
+        let (protocol, transport) = match lane.proto {
+            Proto::Tcp => (parse::protocol::TCP, Transport::Tcp(0)),
+            _ => (parse::protocol::UDP, Transport::Udp),
+        };
+        let view = View4 {
+            l3,
+            l4,
+            end: l3 + usize::from(lane.total),
+            source,
+            destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol,
+            ttl: header[8],
+            dont_fragment: header[6] & 0x40 != 0,
+            fragment: Fragment::Whole,
+            transport,
+        };
+        let plan = to6::examine(packet, &view, &spec.settings, |_, _| None).ok()?;
+        let next_hop = self.plan.target6(to)?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
+        let (_, way) = self.neighbours.recent(&next_hop);
+        let fits = matches!(plan.fit(way.mtu, &spec.settings), Ok(None));
+        if !fits || self.zone(next_hop.interface()) != spec.ipv6 {
+            return None;
+        }
+        let mtus = Mtus { v4: way.mtu, v6: way.mtu };
+        to6::translate(packet, &view, &plan, (from, to), mtus, &spec.settings, false)?;
+        if !readdress(packet, l3, way) {
+            return None;
+        }
+        tally.crossed[0] += 1;
+        self.tally_ingress(lane.ingress, bytes, tally);
+        Some(way.interface)
+    }
+
+    /// The short way from IPv6 to IPv4, of a UDP datagram that was read ahead, or on, if it does not cross.
+    #[inline(never)]
+    pub(super) fn pass_cross6(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        index: u16,
+        tally: &mut Tally,
+    ) -> Option<InterfaceId> {
+        let (crossing, spec) = self.plan.crossing(index)?;
+        let l3 = usize::from(lane.l3);
+        let frame = packet.data();
+        let bytes = frame.len();
+        let header = frame.get(l3..)?.first_chunk::<{ parse::IPV6 }>()?;
+        let (source, destination) = (parse::get128(header, 8), parse::get128(header, 24));
+        let Some(to) = crossing.destination4(spec, destination, self.plan.target6(destination)) else {
+            return self.pass_route6(packet, lane, tally);
+        };
+        let from = spec.to4(source)?;
+        let turns = to.embedded && spec.hairpin == Hairpin::Intrinsic && spec.mappings.find4(to.address).is_some();
+        if turns || (to.embedded && spec.is_barred(destination)) || martian4(from, to.address).is_some() {
+            return None;
+        }
+        let view = View6 {
+            l3,
+            l4: l3 + parse::IPV6,
+            end: l3 + usize::from(lane.total),
+            source,
+            destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: parse::protocol::UDP,
+            hop_limit: header[7],
+            fragment: Fragment::Whole,
+            transport: Transport::Udp,
+        };
+        let plan = to4::examine(packet, &view, |_, _| None).ok()?;
+        let next_hop = self.plan.target4(to.address)?.next_hop(|interface| Neighbour::ipv4(interface, to.address))?;
+        let (_, way) = self.neighbours.recent(&next_hop);
+        if !matches!(plan.fit(way.mtu), Ok(None)) || self.zone(next_hop.interface()) != spec.ipv4 {
+            return None;
+        }
+        let home = self.owned.first().unwrap_or(ShardId(0));
+        let identification = self.datagrams[home.index()].identifications.next(to.address, view.protocol);
+        let mtus = Mtus { v4: way.mtu, v6: way.mtu };
+        to4::translate(packet, &view, &plan, (from, to.address), identification, mtus, &spec.settings)?;
+        if !readdress(packet, l3, way) {
+            return None;
+        }
+        tally.crossed[1] += 1;
+        self.tally_ingress(lane.ingress, bytes, tally);
+        Some(way.interface)
     }
 
     fn mtu(&self, interface: InterfaceId) -> u16 {

@@ -164,7 +164,7 @@ impl<P: Packet> Engine<P> {
     /// Clamps the segment between two offsets, behind so many bytes of headers on its way out.
     fn clamp_mss(&self, at: &mut Arrival<P>, (l4, end): (usize, usize), egress: InterfaceId, headers: u16) {
         if let Some(egress) = self.plan.interface(egress)
-            && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, headers)
+            && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, (headers, headers))
             && let Some(tcp) = at.packet.data_mut().get_mut(l4..end)
         {
             mss::clamp(tcp, limit);

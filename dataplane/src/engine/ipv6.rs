@@ -1,4 +1,4 @@
-//! An IPv6 packet: its prefixes are exchanged where a rule says so, and it is routed.
+//! An IPv6 packet: its prefixes are exchanged where a rule says so, or it crosses to IPv4; or it is routed.
 
 use super::{Arrival, Engine, Verdict, is_for_many};
 use crate::counters::Drop;
@@ -46,6 +46,14 @@ impl<P: Packet> Engine<P> {
         }
         if let Some(verdict) = self.exchange6(at, view, target) {
             return verdict;
+        }
+        if let Some(verdict) = self.cross6(at, view, target) {
+            return verdict;
+        }
+        // Addresses that stand for IPv4 ones are for translators (RFC 4291 §2.5.5.2).
+        let is_mapped = |address: u128| address >> 32 == 0xffff;
+        if is_mapped(view.source) || is_mapped(view.destination) {
+            return if is_mapped(view.source) { Drop::BadSource } else { Drop::BadDestination }.into();
         }
         let egress = match self.forward6(at, view, view.destination, target) {
             Ok(egress) => egress,

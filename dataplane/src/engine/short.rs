@@ -51,6 +51,7 @@ pub(super) struct Tally {
     translated: [u64; 2],
     routed: [u64; 2],
     exchanged: [[u64; 2]; Translator::ALL.len()],
+    pub(super) crossed: [u64; 2],
 }
 
 impl Tally {
@@ -63,6 +64,7 @@ impl Tally {
         translated: [0; 2],
         routed: [0; 2],
         exchanged: [[0; 2]; Translator::ALL.len()],
+        crossed: [0; 2],
     };
     /// Of a burst that another worker has handed over, and counted when it came in.
     pub(super) const HANDED: Tally = Tally { is_received: false, ..Tally::RECEIVED };
@@ -92,7 +94,11 @@ impl<P: Packet> Engine<P> {
                 }
             },
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
-            Course::Route6 => self.pass_route6(&mut packet, lane, tally),
+            Course::Stateless4 => self.pass_stateless4(&mut packet, lane, tally),
+            Course::Stateless6 => match self.plan.crossings.from6(lane.zone) {
+                None => self.pass_route6(&mut packet, lane, tally),
+                Some(index) => self.pass_cross6(&mut packet, lane, index, tally),
+            },
             Course::Elsewhere if self.is_still(lane) => {
                 self.tally_ingress(lane.ingress, packet.data().len(), tally);
                 self.hand_over(packet, port, lane.shard, Passage::FIRST, out);
@@ -286,9 +292,50 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
+    /// A packet from a zone where IPv4 may be translated without state. What keeps state there takes the long way.
+    #[inline(never)]
+    fn pass_stateless4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
+        let (source, destination) = lane.addresses();
+        let l3 = usize::from(lane.l3);
+        // A segment that opens a connection may have to be clamped.
+        let opens = lane.proto == Proto::Tcp && packet.data().get(l3 + IPV4 + 13)? & tcp_flags::SYN != 0;
+        if opens || martian4(source, destination).is_some() {
+            return None;
+        }
+        let target = self.plan.target4(destination);
+        let Some(exchange) = self.plan.exchange(lane.zone, (source, destination), target).ok()? else {
+            return self.pass_cross4(packet, lane, target, tally);
+        };
+        let (from, to) = ((source, destination), exchange.to);
+        let next_hop = exchange.target?.next_hop(|interface| Neighbour::ipv4(interface, to.1))?;
+        let (_, way) = self.neighbours.recent(&next_hop);
+        let special = exchange.zone != self.zone(next_hop.interface()) || exchange.directions() == [true; 2];
+        if special || lane.total > way.mtu {
+            return None;
+        }
+        let bytes = packet.data().len();
+        let ip = reframe(packet, lane, way)?;
+        let head = ip.first_chunk_mut::<IPV4>()?;
+        put32(head, 12, to.0);
+        put32(head, 16, to.1);
+        let change = Delta::NONE.long(from.0, to.0).long(from.1, to.1);
+        let sum = change.apply(Delta::apply_hop(get16(head, 10), 0, 0));
+        head[8] = head[8].wrapping_sub(1);
+        put16(head, 10, sum);
+        let at = IPV4 + if lane.proto == Proto::Udp { 6 } else { 16 };
+        let sum = ip.get_mut(at..)?.first_chunk_mut::<2>()?;
+        let old = u16::from_be_bytes(*sum);
+        *sum = if lane.proto == Proto::Udp { change.apply_udp(old) } else { change.apply(old) }.to_be_bytes();
+        for (count, counts) in tally.exchanged[exchange.translator as usize].iter_mut().zip(exchange.directions()) {
+            *count += u64::from(counts);
+        }
+        self.tally_ingress(lane.ingress, bytes, tally);
+        Some(way.interface)
+    }
+
     /// A UDP datagram over IPv6, whose prefixes may be exchanged.
     #[inline(never)]
-    fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
+    pub(super) fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
         let l3 = usize::from(lane.l3);
         let head = packet.data().get(l3..)?.first_chunk::<IPV6>()?;
         let address =
@@ -349,7 +396,7 @@ impl<P: Packet> Engine<P> {
     }
 
     #[inline(always)]
-    fn tally_ingress(&self, ingress: InterfaceId, bytes: usize, tally: &mut Tally) {
+    pub(super) fn tally_ingress(&self, ingress: InterfaceId, bytes: usize, tally: &mut Tally) {
         if tally.ingress != ingress {
             self.turn_tally(ingress, tally);
         }
@@ -397,4 +444,19 @@ fn reframe_tagged<'a, P: Packet>(packet: &'a mut P, lane: &Lane, way: &Way) -> O
     let (header, ip) = packet.data_mut().split_at_mut_checked(new)?;
     header.copy_from_slice(way.header.get(..new)?);
     Some(ip)
+}
+
+/// Writes a way's link-layer header before an IP packet that begins at an offset of a frame, in place of what stands there. False:
+/// there is no room for it.
+#[inline(always)]
+pub(super) fn readdress<P: Packet>(packet: &mut P, l3: usize, way: &Way) -> bool {
+    let len = usize::from(way.len);
+    if len != l3 && !(if len > l3 { packet.prepend(len - l3) } else { packet.trim_front(l3 - len) }) {
+        return false;
+    }
+    match (packet.data_mut().get_mut(..len), way.header.get(..len)) {
+        (Some(header), Some(new)) => header.copy_from_slice(new),
+        _ => return false,
+    }
+    true
 }

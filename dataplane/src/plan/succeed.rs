@@ -202,6 +202,9 @@ impl Spec {
         for it in &mut self.prefixes {
             (it.from, it.to) = (zone(it.from), zone(it.to));
         }
+        for it in &mut self.crossings {
+            (it.ipv4, it.ipv6) = (zone(it.ipv4), zone(it.ipv6));
+        }
         for route in &mut self.routes {
             match &mut route.next_hop {
                 NextHop::Via(_, id) | NextHop::OnLink(id) => *id = interface(*id),

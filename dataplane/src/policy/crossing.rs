@@ -1,13 +1,14 @@
 //! Stateless translation between IPv4 and IPv6: which packets cross from one family to the other, and by which addresses.
 //!
 //! A translator stands between a zone where IPv4 comes from and one where IPv6 does. An address is translated by the table of explicit
-//! mappings (RFC 7757), else by a prefix that embeds it (RFC 6052). The prefixes, and what of IPv4 is embedded in the first of
-//! them, are destinations of their own ([`Target::Cross`]); so a more specific route leads past them. So it does past a mapping,
-//! which is no route: such routes are exceptions to the table.
+//! mappings (RFC 7757), else by a prefix that embeds it (RFC 6052). The prefixes, and what of IPv4 is embedded in them, are
+//! destinations of their own ([`Target::Cross`]); so a more specific route leads past them. So it does past a mapping, which is no
+//! route. And of a mapping's two addresses one is that of a host, and the other one only stands for it: packets to the host, in
+//! its own family, do not cross. Which one that is the routes tell: the host's zone is known by more than a default route.
 
 use std::net::IpAddr;
 
-use crate::plan::{CrossingSpec, IpPrefix, Plan, Spec, Target, ZoneId};
+use crate::plan::{CrossingSpec, InterfaceId, IpPrefix, NextHop, Plan, Spec, Target, ZoneId};
 use crate::route::trie::Trie;
 use crate::translate::eam::{Hairpin, Role, is_looked_up_by_simple};
 
@@ -16,9 +17,12 @@ use crate::translate::eam::{Hairpin, Role, is_looked_up_by_simple};
 pub struct Crossing {
     /// Its place in [`Spec::crossings`].
     pub index: u16,
-    /// Native routes and addresses of our own within mapped prefixes.
+    /// Routes and addresses of our own that are more specific than the mapping around them.
     native4: Trie,
     native6: Trie,
+    /// What lies in the zones on either side, by more than a default route.
+    known4: Trie,
+    known6: Trie,
 }
 
 /// All translators.
@@ -44,24 +48,32 @@ impl Crossings {
         let none = || vec![None; spec.zones.len()];
         let mut all = Crossings { all: Vec::new(), from4: none(), from6: none() };
         for (it, index) in spec.crossings.iter().zip(0..) {
-            let mut crossing = Crossing { index, native4: Trie::new(), native6: Trie::new() };
-            let own = spec.interfaces.iter().flat_map(|interface| &interface.addresses);
-            let own = own.flat_map(|own| {
-                let len = if own.address.is_ipv4() { 32 } else { 128 };
-                [own.network(), IpPrefix { address: own.address, len }]
-            });
-            for native in own.chain(spec.routes.iter().map(|route| route.prefix)) {
+            let mut crossing = Crossing {
+                index,
+                native4: Trie::new(),
+                native6: Trie::new(),
+                known4: Trie::new(),
+                known6: Trie::new(),
+            };
+            for (native, zone) in natives(spec) {
+                let is_known = |side: ZoneId| native.len > 0 && zone == Some(side);
                 match native.address {
                     IpAddr::V4(address) => {
                         let row = it.mappings.find4(address.to_bits());
                         if row.is_some_and(|row| row.v4_len < native.len) {
                             crossing.native4.insert(&address.octets(), native.len, 0);
                         }
+                        if is_known(it.ipv4) {
+                            crossing.known4.insert(&address.octets(), native.len, 0);
+                        }
                     }
                     IpAddr::V6(address) => {
                         let row = it.mappings.find6(address.to_bits());
                         if row.is_some_and(|row| row.v6_len < native.len) {
                             crossing.native6.insert(&address.octets(), native.len, 0);
+                        }
+                        if is_known(it.ipv6) {
+                            crossing.known6.insert(&address.octets(), native.len, 0);
                         }
                     }
                 }
@@ -91,6 +103,21 @@ impl Crossings {
     }
 }
 
+/// Connected prefixes, addresses of our own, and routes, with the zones that they lead to.
+fn natives(spec: &Spec) -> impl Iterator<Item = (IpPrefix, Option<ZoneId>)> {
+    let own = spec.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |own| (own, interface.zone)));
+    let own = own.flat_map(|(own, zone)| {
+        let len = if own.address.is_ipv4() { 32 } else { 128 };
+        [(own.network(), Some(zone)), (IpPrefix { address: own.address, len }, Some(zone))]
+    });
+    let zone = |id: InterfaceId| spec.interfaces.get(usize::from(id.0)).map(|interface| interface.zone);
+    let routes = spec.routes.iter().map(move |route| match route.next_hop {
+        NextHop::Via(_, id) | NextHop::OnLink(id) => (route.prefix, zone(id)),
+        NextHop::Unreachable => (route.prefix, None),
+    });
+    own.chain(routes)
+}
+
 impl Plan {
     /// A translator, with what the file says of it.
     #[inline]
@@ -106,8 +133,12 @@ impl Crossing {
     #[must_use]
     pub fn destination6(&self, spec: &CrossingSpec, address: u32, target: Option<Target>) -> Option<u128> {
         match spec.mappings.find4(address) {
-            Some(row) if self.native4.lookup4(address).is_none() => Some(row.to6(address)),
-            _ if target == Some(Target::Cross(self.index)) => Some(spec.prefixes.first()?.embed(address)),
+            Some(row) => {
+                let to = row.to6(address);
+                let is_host = self.known4.lookup4(address).is_some() && self.known6.lookup6(to).is_none();
+                (!is_host && self.native4.lookup4(address).is_none()).then_some(to)
+            }
+            _ if target == Some(Target::Cross(self.index)) => spec.embed(Role::Destination, address),
             _ => None,
         }
     }
@@ -117,8 +148,11 @@ impl Crossing {
     #[must_use]
     pub fn destination4(&self, spec: &CrossingSpec, address: u128, target: Option<Target>) -> Option<Destination4> {
         match spec.mappings.find6(address) {
-            Some(row) if self.native6.lookup6(address).is_none() => {
-                Some(Destination4 { address: row.to4(address), embedded: false })
+            Some(row) => {
+                let to = row.to4(address);
+                let is_host = self.known6.lookup6(address).is_some() && self.known4.lookup4(to).is_none();
+                let crosses = !is_host && self.native6.lookup6(address).is_none();
+                crosses.then_some(Destination4 { address: to, embedded: false })
             }
             _ if target == Some(Target::Cross(self.index)) => {
                 spec.extract(address).map(|address| Destination4 { address, embedded: true })
@@ -136,6 +170,24 @@ impl CrossingSpec {
         self.prefixes.iter().find_map(|prefix| prefix.extract(address))
     }
 
+    /// An IPv4 address (host order), embedded. Who is in IPv6 may have a prefix of its own.
+    #[inline]
+    #[must_use]
+    pub fn embed(&self, role: Role, address: u32) -> Option<u128> {
+        let prefix = match role {
+            Role::Destination | Role::QuotedSource => self.destination_prefix.as_ref().or(self.prefixes.first()),
+            Role::Source | Role::QuotedDestination => self.prefixes.first(),
+        };
+        prefix.map(|prefix| prefix.embed(address))
+    }
+
+    /// Whether an embedded address may not stand where it does: the well-known prefix does not stand before addresses that are not
+    /// global (RFC 6052 §3.1).
+    #[must_use]
+    pub fn is_barred(&self, address: u128) -> bool {
+        self.prefixes.iter().any(|it| it.extract(address).is_some_and(|embedded| !it.may_embed(embedded)))
+    }
+
     /// The IPv4 address (host order) of an IPv6 address that is no destination of its packet.
     #[inline]
     #[must_use]
@@ -150,14 +202,14 @@ impl CrossingSpec {
     pub fn to6(&self, role: Role, address: u32, quoted: Option<u32>) -> Option<u128> {
         let is_mapped = self.hairpin != Hairpin::Simple || is_looked_up_by_simple(role, address, quoted);
         let mapped = if is_mapped { self.mappings.to6(address) } else { None };
-        mapped.or_else(|| self.prefixes.first().map(|prefix| prefix.embed(address)))
+        mapped.or_else(|| self.embed(role, address))
     }
 
     /// The IPv6 address of an IPv4 address, on the way back of a packet that hosts behind the table send to each other (RFC 7757
     /// §4.2.2): its peer stays embedded, and it is mapped.
     #[must_use]
     pub fn back6(&self, role: Role, address: u32) -> Option<u128> {
-        let embedded = || self.prefixes.first().map(|prefix| prefix.embed(address));
+        let embedded = || self.embed(role, address);
         match role {
             Role::Source | Role::QuotedDestination => embedded(),
             Role::Destination | Role::QuotedSource => self.mappings.to6(address).or_else(embedded),

@@ -5,6 +5,7 @@
 //! because of that is not said ([`Resolver::sound`]).
 
 mod boot;
+mod crossings;
 mod interfaces;
 mod nat44;
 mod pools;
@@ -16,6 +17,7 @@ mod timers;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dataplane::plan::{InterfaceId, InterfaceSpec, Plan, Spec, ZoneId};
 use indexmap::IndexSet;
@@ -28,10 +30,10 @@ use super::text::{Group, Listen, Name, SocketPath};
 use super::{Config, Control, Metrics};
 
 /// Gives the file its meaning. None: something is wrong with it, which has been noted.
-pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Option<Config> {
+pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
     let mut resolver =
-        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, problems };
+        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, files, problems };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
     r.interfaces(file.interfaces.as_ref());
@@ -42,6 +44,7 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     r.statics(&file.nat44.r#static);
     r.forwards(&file.nat44.forwards);
     r.prefix_rules(file);
+    let read = r.crossings(&file.siit);
     r.timers(&file.timers);
     r.icmp(&file.icmp);
     if r.problems.is_empty()
@@ -54,7 +57,9 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     let control = Control { socket, group: file.control.group.clone().map(|Text(Group(name))| name) };
     let spec = resolver.spec;
     let metrics = Metrics { listen };
-    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, values: file.encode() };
+    let mut values = file.encode();
+    read.iter().for_each(|read| read.note(&mut values));
+    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, values };
     problems.is_empty().then_some(config)
 }
 
@@ -75,6 +80,8 @@ struct Resolver<'a> {
     places: HashMap<String, (Mark, Mark)>,
     /// Keys about which decoding has noted a problem.
     unsound: BTreeSet<String>,
+    /// The files that the configuration was read from.
+    files: &'a [PathBuf],
     problems: &'a mut Problems,
 }
 
