@@ -388,6 +388,9 @@ impl<P: Packet> Engine<P> {
         for (counter, count) in self.counters.routed.iter().zip(tally.routed) {
             counter.add(count);
         }
+        for (counter, count) in self.counters.crossed.iter().zip(tally.crossed) {
+            counter.add(count);
+        }
         for (counter, count) in
             self.counters.exchanged.as_flattened().iter().zip(tally.exchanged.as_flattened().iter().copied())
         {
