@@ -244,9 +244,9 @@ def _ping_v6(scene: Scene) -> Seen:
 # --- traceroute -----------------------------------------------------------------------------------------------------
 
 
-def traceroute(scene: Scene, target: str, hops: Iterable[str], *options: str) -> str:
+def traceroute(space: Namespace, target: str, hops: Iterable[str], *options: str) -> str:
     """Expects these hops, then the target, and gives the way."""
-    done = scene.lab.h1.run("traceroute", "-n", "-q", "1", "-w", "2", "-m", "6", *options, target)
+    done = space.run("traceroute", "-n", "-q", "1", "-w", "2", "-m", "6", *options, target)
     found = re.findall(r"^ *\d+ +(\S+)", done.stdout, re.MULTILINE)
     wanted = [*hops, target]
     expect(found == wanted, f"hops {found or done.stdout.strip()}, not {wanted}")
@@ -256,7 +256,7 @@ def traceroute(scene: Scene, target: str, hops: Iterable[str], *options: str) ->
 @check("traceroute, UDP")
 def _traceroute_udp(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER, (GW_INSIDE, ROUTER), "-U", "-p", "33500")
+    note = traceroute(scene.lab.h1, SERVER, (GW_INSIDE, ROUTER), "-U", "-p", "33500")
     seen = scene.first(scene.at_server, mark, lambda p: p.protocol == UDP and p.destination_port == 33500, "the probe")
     translated(seen.source)
     return Seen(seen.sender, note)
@@ -265,7 +265,7 @@ def _traceroute_udp(scene: Scene) -> Seen:
 @check("traceroute, ICMP")
 def _traceroute_icmp(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER, (GW_INSIDE, ROUTER), "-I")
+    note = traceroute(scene.lab.h1, SERVER, (GW_INSIDE, ROUTER), "-I")
     seen = echo_seen(scene, mark, SERVER)
     translated(seen.source)
     return Seen(f"{seen.source} id {seen.source_port}", note)
@@ -274,7 +274,7 @@ def _traceroute_icmp(scene: Scene) -> Seen:
 @check("traceroute, IPv6 (routed)")
 def _traceroute_v6(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER_V6, (GW_INSIDE_V6, ROUTER_V6), "-6", "-I")
+    note = traceroute(scene.lab.h1, SERVER_V6, (GW_INSIDE_V6, ROUTER_V6), "-6", "-I")
     return Seen(echo_seen(scene, mark, SERVER_V6).source, note)
 
 
