@@ -51,6 +51,8 @@ pub struct Config {
     pub control: Control,
     /// Everything else, but for what is known only when the process runs.
     spec: Spec,
+    /// What is allowed but may surprise, as sentences without a full stop.
+    notes: Vec<String>,
     /// The values by key, which [`Config::difference`] compares.
     values: serde_yaml::Value,
 }
@@ -164,6 +166,12 @@ impl Config {
             }
         }
         spec
+    }
+
+    /// What is allowed but may surprise, as far as the file alone tells: for `turnpike check`.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The data plane's configuration without what is known only at run time: its generation and secret are zero, and
