@@ -59,7 +59,7 @@ pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mu
     let metrics = Metrics { listen };
     let mut values = file.encode();
     read.iter().for_each(|read| read.note(&mut values));
-    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, notes, values };
+    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, notes, renumbered: super::Renumbered::new(), values };
     problems.is_empty().then_some(config)
 }
 
