@@ -208,3 +208,38 @@ fn an_address_is_translated_for_its_reader() {
     assert_eq!(ask("9.9.9.9"), (Some(1), "9.9.9.9: nothing translates it\n".to_owned()));
     assert_eq!(turnpike(&["translate-address", "-c", file.to_str().unwrap(), "nonsense"]).status.code(), Some(2));
 }
+
+/// Addresses of both families, mapped and embedded, in both roles.
+#[test]
+fn addresses_are_translated_between_the_families() {
+    let ask = |address: &str| {
+        let output = turnpike(&["translate-address", "-c", "configs/siit-dc.yaml", address]);
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, said) = ask("203.0.113.10");
+    assert_eq!(code, Some(0));
+    assert!(said.contains("203.0.113.10 as a destination, from internet: 2001:db8:12::10, mapped (siit.dc)\n"), "{said}");
+    let (_, said) = ask("2001:db8:12::10");
+    assert_eq!(said, "2001:db8:12::10 as a source, from servers: 203.0.113.10, mapped (siit.dc)\n");
+    let (_, said) = ask("2001:db8:46::9.9.9.9");
+    assert!(said.contains("2001:db8:46::909:909 as a destination, from servers: 9.9.9.9, embedded (siit.dc)\n"), "{said}");
+    let report = report("configs/siit-dc.yaml");
+    says(&report, "siit.dc internet servers 2001:db8:46::/96 2 intrinsic 198.51.100.2");
+    assert!(report.contains("to mapped and embedded addresses: crosses to IPv4 (siit.dc)"), "{report}");
+}
+
+/// RFC 6052 §3.1: hosts of ours have no addresses in the well-known prefix; and RFC 7757 §5: overlaps are told.
+#[test]
+fn the_well_known_prefix_is_not_for_hosts() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("well-known.yaml");
+    let good = include_str!("../../configs/siit-dc.yaml");
+    let text = good.replace("2001:db8:46::/96\"]", "64:ff9b::/96\"]\n    destinations: [203.0.113.64/26]");
+    let text = text.replace(
+        "      - {ipv4: 203.0.113.10,",
+        "      - {ipv4: 203.0.113.0/27, ipv6: \"2001:db8:13::/123\"}\n      - {ipv4: 203.0.113.10,",
+    );
+    std::fs::write(&file, text).unwrap();
+    let report = report(file.to_str().unwrap());
+    assert!(report.contains("siit.dc: hosts have addresses in 64:ff9b::/96"), "{report}");
+    assert!(report.contains("203.0.113.10/32 within 203.0.113.0/27: the longest counts"), "{report}");
+}

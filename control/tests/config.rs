@@ -1072,3 +1072,28 @@ fn mappings_come_from_a_file() {
     let error = Config::load(&[&file]).unwrap_err().to_string();
     assert!(error.contains("eam.csv:100004: \"11.9.9.9;2001:db8::7\" is no mapping; write"), "{error}");
 }
+
+/// NPT-13: a prefix that is set at run time outlives reloads, gives way to the file's when it is taken back, and goes with its rule.
+#[test]
+fn a_prefix_is_set_at_run_time() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("renumbered.yaml");
+    let text = format!("{GOOD}{PREFIXES}");
+    std::fs::write(&file, &text).unwrap();
+    let config = Config::load(&[&file]).unwrap();
+    let outside = |config: &Config| config.outline().prefixes.first().map(|rule| rule.outside);
+    let set = config.renumber("nptv6.home", Some(prefix("2001:db8:99::/48"))).unwrap();
+    assert_eq!((outside(&set), set.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:99::/48")), true));
+    let changes: Vec<_> = config.difference(&set).into_iter().map(|change| change.key).collect();
+    assert_eq!(changes, ["nptv6.home.outside"]);
+    assert_eq!(outside(&set.reread().unwrap()), Some(prefix("2001:db8:99::/48")));
+    let unset = set.renumber("nptv6.home", None).unwrap();
+    assert_eq!((outside(&unset), unset.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:1:200::/56")), false));
+    // As the file's own, it is checked.
+    let wrong = set.renumber("nptv6.home", Some(prefix("2001:db8:7:1::/64"))).unwrap_err().to_string();
+    assert!(wrong.contains("overlaps"), "{wrong}");
+    let nobody = set.renumber("nptv6.nobody", Some(prefix("2001:db8:99::/48"))).unwrap_err().to_string();
+    assert!(nobody.contains("no rule is called \"nptv6.nobody\"; there is nptv6.home"), "{nobody}");
+    std::fs::write(&file, text.replace("  home: {from", "  other: {from")).unwrap();
+    let gone = set.reread().unwrap();
+    assert_eq!((outside(&gone), gone.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:1:200::/56")), false));
+}

@@ -245,6 +245,9 @@ drop_reasons! {
     /// shorter of two prefixes leaves out (RFC 6296 §3.7, §4.2); answered with destination unreachable.
     PrefixUnmapped, "prefix", "prefix-unmapped",
         "number the host's subnet otherwise; subnet ffff, and identifiers of all ones, can't be translated";
+    /// To an outside prefix that a rule had before a reload or `turnpikectl prefix set`; answered with destination unreachable.
+    PrefixFormer, "prefix", "prefix-former",
+        "nothing: peers use the old addresses until they notice; look at DNS if it goes on";
     /// An interface identifier of zeros, where identifiers are adjusted (RFC 6296 §3.7); answered with parameter problem.
     PrefixZeroIdentifier, "prefix", "prefix-zero-identifier",
         "give the host another address, or write `allow-zero-iid: true` in the rule";

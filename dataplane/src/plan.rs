@@ -140,6 +140,9 @@ pub struct Spec {
     pub static_nat: Vec<StaticNat>,
     /// Stateless translation of prefixes.
     pub prefixes: Vec<PrefixRule>,
+    /// Outside prefixes that rules had before, the newest last: what still comes for them is dropped by a name of its own. Follows
+    /// from the plan before.
+    pub former: Vec<IpPrefix>,
     /// Stateless translation between IPv4 and IPv6.
     pub crossings: Vec<CrossingSpec>,
     /// Idle times of sessions.
@@ -638,6 +641,8 @@ pub enum Target {
     },
     /// In the outside prefix of a rule that exchanges prefixes, by its place in [`Spec::prefixes`].
     Prefix(u16),
+    /// In an outside prefix that a rule had before.
+    Former,
     /// In the other address family, by a translator, given by its place in [`Spec::crossings`].
     Cross(u16),
     /// This router.
@@ -676,6 +681,7 @@ impl Target {
             | Target::External { .. }
             | Target::Prefix(_)
             | Target::Cross(_)
+            | Target::Former
             | Target::Broadcast
             | Target::Unreachable
             | Target::LinkDown(_) => None,
@@ -817,6 +823,9 @@ impl Plan {
         plan.plain = zones.map(|zone| plan.policy.is_plain(zone) && !plan.is_stateless4(zone)).collect();
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
+        for &former in &spec.former {
+            plan.route(former, Target::Former);
+        }
         // After the routes: of a prefix that is both, the translation counts.
         for (rule, index) in spec.prefixes.iter().zip(0..) {
             plan.route(rule.outside, Target::Prefix(index));

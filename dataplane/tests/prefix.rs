@@ -245,6 +245,31 @@ fn npt_13_several_pairs_and_uplinks() {
     assert_eq!(leaves("fd01:203:405:1::1", "2001:db8:6::1"), 3);
 }
 
+/// NPT-13: the outside prefix changes while packets flow: new ones have the new prefix at once, and what comes for the old one is
+/// counted by a name of its own, and answered; until the prefix comes back.
+#[test]
+fn npt_13_a_prefix_changes_at_run_time() {
+    let mut lab = lab(&[home()]);
+    let inside = v6("fd01:203:405:1::1234");
+    let out = |lab: &mut Lab| {
+        read6(&lab.pass(INSIDE, &udp6(INSIDE, (inside, 4000), (server(), 53), b"question", 64), OUTSIDE)).source
+    };
+    let old = out(&mut lab);
+    let renumbered = PrefixRule { name: home().name, ..nptv6("fd01:203:405::/48", "2001:db8:9::/48") };
+    let with = |rule: &PrefixRule, generation| Spec { generation, ..spec_with(std::slice::from_ref(rule)) };
+    lab.reload(with(&renumbered, 2));
+    let new = out(&mut lab);
+    assert_eq!(new.segments()[..3], v6("2001:db8:9::").segments()[..3]);
+    let answer = |to: Ipv6Addr| udp6(OUTSIDE, (server(), 53), (to, 4000), b"answer", 64);
+    assert_eq!(read6(&lab.pass(OUTSIDE, &answer(new), INSIDE)).destination, inside);
+    assert_eq!(read6(&lab.pass(OUTSIDE, &answer(old), OUTSIDE)).transport[..2], [1, 0]);
+    lab.counted("prefix-former 1");
+    lab.reload(with(&home(), 3));
+    assert_eq!(read6(&lab.pass(OUTSIDE, &answer(old), INSIDE)).destination, inside);
+    lab.send(OUTSIDE, &answer(new));
+    lab.counted("prefix-former 1");
+}
+
 /// A more specific route leads past the translation, and what no rule covers is routed as it is.
 #[test]
 fn what_no_rule_covers_is_routed() {

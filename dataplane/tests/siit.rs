@@ -555,3 +555,57 @@ fn xl_29_31_untranslatable_messages() {
     }
     lab.counted("icmp-untranslatable 7");
 }
+
+/// XL-09, XL-10, XL-23: sources that can't be, and groups.
+#[test]
+fn xl_09_23_illegal_sources() {
+    let mut lab = lab();
+    for source in ["0.0.0.1", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+        let frame = udp(OUTSIDE, (v4(source), 53), end("192.0.2.33:1234"), b"answer");
+        assert!(lab.send(OUTSIDE, &frame).frames.is_empty(), "{source}");
+    }
+    for source in ["::", "::1", "ff02::1", "fe80::7"] {
+        let frame = udp6(INSIDE, (v6(source), 1234), (v6(H4), 53), b"question", 64);
+        assert!(lab.send(INSIDE, &frame).frames.is_empty(), "{source}");
+    }
+    let group = Ipv6Addr::from_bits(embedding("2001:db8:100::/40").embed(v4("224.0.0.251").to_bits()));
+    assert!(lab.send(INSIDE, &udp6(INSIDE, (v6(H6), 1234), (group, 53), b"question", 64)).frames.is_empty());
+    lab.counted("bad-source 8, link-local 1, multicast 1");
+}
+
+/// XL-11: a burst of one flow, some of whose packets go the long way, leaves in its order.
+#[test]
+fn xl_11_a_flow_keeps_its_order() {
+    let mut lab = lab();
+    let frames: Vec<Vec<u8>> = (0..64_u8)
+        .map(|n| {
+            let frame = udp(OUTSIDE, end("198.51.100.2:53"), end("192.0.2.33:1234"), &[n; 16]);
+            // An option, which goes.
+            if n % 3 != 0 { frame } else { with_ip(frame, |ip| ip[1] = n) }
+        })
+        .collect();
+    let seen = lab.send_all(OUTSIDE, &frames);
+    let order: Vec<u8> = seen.frames.iter().map(|(_, frame)| frame[IP + 48]).collect();
+    assert_eq!(order, (0..64).collect::<Vec<u8>>());
+}
+
+/// ISP-04: a router in IPv4, where no prefix embeds: its errors come from a prefix of their own, all else of it is refused.
+#[test]
+fn isp_04_errors_of_routers_in_ipv4() {
+    let crossing = CrossingSpec {
+        prefixes: Vec::new(),
+        destinations: Vec::new(),
+        mappings: table(&[("198.18.0.1", "2001:db8:aaaa::"), ("198.18.7.7", "2001:db8:7::7")]),
+        error_prefix: Some(embedding("2001:db8:e::/96")),
+        ..crossing()
+    };
+    let mut lab = lab_of(spec_with(crossing));
+    let quote = udp(OUTSIDE, end("198.18.0.1:1234"), end("198.18.7.7:53"), b"question")[IP..].to_vec();
+    let error = icmp(OUTSIDE, v4("9.9.9.9"), v4("198.18.0.1"), 11, 0, [0; 4], &quote);
+    let came = read6(&lab.pass(OUTSIDE, &error, INSIDE));
+    assert_eq!((came.source, came.transport[0]), (v6("2001:db8:e::9.9.9.9"), 3));
+    let refused = lab.pass(OUTSIDE, &udp(OUTSIDE, end("9.9.9.9:53"), end("198.18.0.1:1234"), b""), OUTSIDE);
+    let error = common::read_error(&refused);
+    assert_eq!((error.kind, error.code), (3, 13), "prohibited");
+    lab.counted("uncrossed 1");
+}

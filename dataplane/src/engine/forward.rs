@@ -45,7 +45,8 @@ impl<P: Packet> Engine<P> {
                 None | Some(Target::LinkDown(_)) => IcmpError::NetUnreachable4,
                 Some(_) => IcmpError::HostUnreachable4,
             };
-            return Err(Verdict::Drop(Drop::NoRoute, Some((error, 0))));
+            let reason = if target == Some(Target::Former) { Drop::PrefixFormer } else { Drop::NoRoute };
+            return Err(Verdict::Drop(reason, Some((error, 0))));
         };
         let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
         if view.end - view.l3 > usize::from(mtu) {
@@ -72,7 +73,8 @@ impl<P: Packet> Engine<P> {
         }
         let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, destination)));
         let Some(next_hop) = next_hop else {
-            return Err(Verdict::Drop(Drop::NoRoute, Some((IcmpError::NoRoute6, 0))));
+            let reason = if target == Some(Target::Former) { Drop::PrefixFormer } else { Drop::NoRoute };
+            return Err(Verdict::Drop(reason, Some((IcmpError::NoRoute6, 0))));
         };
         let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
         if view.end - view.l3 > usize::from(mtu) {

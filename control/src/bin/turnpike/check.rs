@@ -2,13 +2,15 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::embed::Prefix;
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule,
     NextHop, Pooling, PortForward, PrefixKind, PrefixRule, Spec, ZoneId,
@@ -61,6 +63,7 @@ impl Report<'_> {
             ("NAT44 port forwards", self.forwards()),
             ("NAT44 static addresses", self.statics()),
             ("Prefixes for prefixes (stateless, both ways)", self.prefixes()),
+            ("Between IPv4 and IPv6 (stateless, both ways)", self.crossings()),
             ("Between zones", self.zones()),
             ("Timers", self.timers()),
             ("ICMP errors of the gateway itself", self.icmp()),
@@ -251,6 +254,28 @@ impl Report<'_> {
         table
     }
 
+    /// Translators between the families.
+    fn crossings(&self) -> Table {
+        let header = ["translator", "IPv4 in", "IPv6 in", "prefixes", "embeds", "mappings", "hairpin", "routers' errors from"];
+        let mut table = Table::new(&header);
+        for it in &self.spec().crossings {
+            let prefix = |prefix: &Prefix| format!("{}/{}", Ipv6Addr::from_bits(prefix.network()), prefix.length());
+            let prefixes = list(it.prefixes.iter().map(prefix));
+            let into = it.destination_prefix.as_ref().map_or(String::new(), |it| format!(" in {}", prefix(it)));
+            let embeds = format!("{}{into}", list(it.destinations.iter().map(span)));
+            let hairpin = match it.hairpin {
+                Hairpin::None => "none",
+                Hairpin::Simple => "simple",
+                Hairpin::Intrinsic => "intrinsic",
+            };
+            let (ipv4, ipv6) = (self.zone(it.ipv4), self.zone(it.ipv6));
+            let sources = list(it.error_sources.iter().map(span));
+            let name = format!("siit.{}", it.name);
+            table.row([&name, &ipv4, &ipv6, &prefixes, &embeds, &it.mappings.len(), &hairpin, &sources]);
+        }
+        table
+    }
+
     /// Rules that exchange prefixes.
     fn prefixes(&self) -> Table {
         let mut table = Table::new(&["rule", "inside", "outside", "from", "to", "how"]);
@@ -281,7 +306,15 @@ impl Report<'_> {
                 None
             }
         };
-        rules.filter_map(effect).collect()
+        let mut effects: Vec<String> = rules.filter_map(effect).collect();
+        for it in &self.spec().crossings {
+            if !six && (it.ipv4, it.ipv6) == (from, to) {
+                effects.push(format!("to mapped and embedded addresses: crosses to IPv6 (siit.{})", it.name));
+            } else if six && (it.ipv6, it.ipv4) == (from, to) {
+                effects.push(format!("to mapped and embedded addresses: crosses to IPv4 (siit.{})", it.name));
+            }
+        }
+        effects
     }
 
     /// What rules do to packets from inside.
@@ -401,6 +434,17 @@ impl Report<'_> {
         open.dedup();
         for zone in open {
             note(format!("IPv6 is routed into zone {} from everywhere: NAT44 does not shield it", self.zone(zone)));
+        }
+        for said in self.config.notes() {
+            note(said.clone());
+        }
+        for it in &spec.crossings {
+            note(format!(
+                "siit.{} lets hosts in zones {} and {} reach each other, whoever begins: there is no firewall",
+                it.name,
+                self.zone(it.ipv4),
+                self.zone(it.ipv6)
+            ));
         }
         for rule in &spec.prefixes {
             note(format!(

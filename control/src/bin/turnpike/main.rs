@@ -5,6 +5,7 @@
 
 mod check;
 mod doctor;
+mod generate_ula;
 mod replay;
 mod run;
 mod schema;
@@ -35,6 +36,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration.";
 enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
+    GenerateUla(generate_ula::Args),
     Replay(replay::Args),
     Run(run::Args),
     Schema(schema::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::GenerateUla(args) => generate_ula::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Man { directory } => man(&directory),

@@ -9,6 +9,7 @@ use anyhow::Context;
 use control::config::{Config, DEFAULT_PATH};
 use dataplane::plan::{Plan, PrefixRule, Target};
 use dataplane::translate::Unmapped;
+use dataplane::translate::eam::{Hairpin, Role};
 
 /// Say what an address becomes under a configuration, in both directions, and by which rule
 ///
@@ -56,8 +57,44 @@ fn explain(plan: &Plan, address: IpAddr) -> Vec<String> {
             exchanged(plan, address, found)
         }
     };
+    lines.extend(crossed(plan, address));
     if let IpAddr::V4(address) = address {
         lines.extend(nat44(plan, address));
+    }
+    lines
+}
+
+/// By translators between the families.
+fn crossed(plan: &Plan, address: IpAddr) -> Vec<String> {
+    let mut lines = Vec::new();
+    for index in (0..).take(plan.spec.crossings.len()) {
+        let Some((crossing, spec)) = plan.crossing(index) else { continue };
+        let (ipv4, ipv6) = (zone(plan, spec.ipv4), zone(plan, spec.ipv6));
+        let mut say = |role: &str, from: &str, to: IpAddr, mapped: bool| {
+            let how = if mapped { "mapped" } else { "embedded" };
+            lines.push(format!("{address} as a {role}, from {from}: {to}, {how} (siit.{})", spec.name));
+        };
+        match address {
+            IpAddr::V4(it) => {
+                let bits = it.to_bits();
+                let mapped = spec.mappings.find4(bits).is_some();
+                if let Some(to) = spec.to6(Role::Source, bits, None) {
+                    say("source", ipv4, Ipv6Addr::from_bits(to).into(), mapped && spec.hairpin != Hairpin::Simple);
+                }
+                if let Some(to) = crossing.destination6(spec, bits, plan.target4(bits)) {
+                    say("destination", ipv4, Ipv6Addr::from_bits(to).into(), mapped);
+                }
+            }
+            IpAddr::V6(it) => {
+                let bits = it.to_bits();
+                if let Some(to) = spec.to4(bits) {
+                    say("source", ipv6, Ipv4Addr::from_bits(to).into(), spec.mappings.find6(bits).is_some());
+                }
+                if let Some(to) = crossing.destination4(spec, bits, plan.target6(bits)) {
+                    say("destination", ipv6, Ipv4Addr::from_bits(to.address).into(), !to.embedded);
+                }
+            }
+        }
     }
     lines
 }

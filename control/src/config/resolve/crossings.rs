@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,6 +64,12 @@ impl Resolver<'_> {
             });
             let (mappings, file) = self.mappings(&key, name, it);
             read.extend(file);
+            if !destinations.is_empty() && destination_prefix.as_ref().or(prefixes.first()).is_some_and(Prefix::is_well_known) {
+                self.notes.push(format!(
+                    "siit.{name}: hosts have addresses in 64:ff9b::/96, which is for others' IPv4 addresses only (RFC 6052 section \
+                     3.1): give `destination-prefix:` a prefix of your own"
+                ));
+            }
             let error_prefix = it.error_prefix.and_then(|Text(prefix)| self.embeds(&format!("{key}.error-prefix"), prefix));
             if prefixes.is_empty() && mappings.is_empty() && self.sound(&key) {
                 self.problem(&key, "it has neither `prefixes:` nor `mappings:`; give it one of them, for it translates nothing");
@@ -193,7 +199,23 @@ impl Resolver<'_> {
         }
         let table: Vec<Row> = rows.iter().map(|it| it.row).collect();
         let problem = match eam::Table::build(&table) {
-            Ok((table, _)) => return (table, read),
+            Ok((table, overlaps)) => {
+                // RFC 7757 §5.
+                let prefix = |row: &Row, family| match family {
+                    Family::V4 => format!("{}/{}", Ipv4Addr::from_bits(row.v4), row.v4_len),
+                    Family::V6 => format!("{}/{}", Ipv6Addr::from_bits(row.v6), row.v6_len),
+                };
+                if let Some(first) = overlaps.first()
+                    && let (Some(row), Some(around)) = (rows.get(first.row), rows.get(first.within))
+                {
+                    let (inner, outer) = (prefix(&row.row, first.family), prefix(&around.row, first.family));
+                    self.notes.push(format!(
+                        "siit.{name}: {} mapped prefixes lie within others, the first {inner} within {outer}: the longest counts",
+                        overlaps.len()
+                    ));
+                }
+                return (table, read);
+            }
             Err(problem) => problem,
         };
         let place = |at: usize| rows.get(at).map_or("", |it| &it.place);

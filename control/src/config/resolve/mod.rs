@@ -33,7 +33,7 @@ use super::{Config, Control, Metrics};
 pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
     let mut resolver =
-        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, files, problems };
+        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, files, notes: Vec::new(), problems };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
     r.interfaces(file.interfaces.as_ref());
@@ -55,11 +55,11 @@ pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mu
     let Text(Listen(listen)) = file.metrics.listen;
     let Text(SocketPath(socket)) = file.control.socket.clone();
     let control = Control { socket, group: file.control.group.clone().map(|Text(Group(name))| name) };
-    let spec = resolver.spec;
+    let (spec, notes) = (resolver.spec, resolver.notes);
     let metrics = Metrics { listen };
     let mut values = file.encode();
     read.iter().for_each(|read| read.note(&mut values));
-    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, values };
+    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, notes, renumbered: super::Renumbered::new(), values };
     problems.is_empty().then_some(config)
 }
 
@@ -82,6 +82,8 @@ struct Resolver<'a> {
     unsound: BTreeSet<String>,
     /// The files that the configuration was read from.
     files: &'a [PathBuf],
+    /// What is allowed but may surprise.
+    notes: Vec<String>,
     problems: &'a mut Problems,
 }
 
