@@ -6,6 +6,7 @@ file. By which address a host is known on the other side is computed here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from capture import Capture
-from checks import Failed, Scene, Seen, answers, curl, expect, ping, too_big, traceroute
+from checks import Failed, Scene, Seen, answers, curl, expect, ping, told_too_big, too_big, traceroute
 from fragment_tests import pieces, sent
 from gateway import CONTROL, METRICS, Turnpike, cores
 from group import Group, bound, sockets, turnpike
@@ -159,6 +160,15 @@ def talk(scene: Scene, client: End, server: End, hops: Iterable[str]) -> None:
     report = json.loads(done.stdout[done.stdout.index("{") :])
     expect("error" not in report, f"iperf3: {report.get('error')}")
     expect(report["end"]["sum_received"]["bytes"] >= 2e6, f"iperf3: {report['end']['sum_received']['bytes']} bytes arrived")
+
+
+def upload(scene: Scene, client: End, server: str) -> None:
+    """A host sends a file to a web server, which receives all of it."""
+    data = scene.file.read_bytes()[:BYTES]
+    part = scene.lab.work / "part"
+    part.write_bytes(data)
+    said = curl(client.space, "-H", "Expect:", "--data-binary", f"@{part}", f"http://{server}/upload").strip()
+    expect(said == hashlib.sha256(data).hexdigest(), f"{server} got something else: {said}")
 
 
 def both_ways(scene: Scene, one: End, other: End, out: Iterable[str], back: Iterable[str]) -> None:
@@ -411,12 +421,14 @@ def _clat(scene: Scene) -> Seen:
         # The IPv6 router between has no IPv4 address for us, and is seen as the gateway (RFC 6791). Behind it: tayga, the router again.
         out = ["192.168.4.1", "192.168.4.1", PLAT, "198.18.0.2"]
         both_ways(scene, home, server, out, ["198.18.1.1", PLAT, "203.0.112.1", "203.0.112.2"])
-        too_big(home.space, server.known, 1500, 1480)
-        too_big(home.space, "198.18.2.10", 1480, NARROW)
+        # Answers of that size may be fragmented, and tayga does; fragments of ICMP are not translated back. TCP's may not.
+        told_too_big(home.space, server.known, 1500, 1480)
+        told_too_big(home.space, "198.18.2.10", 1480, NARROW)
+        upload(scene, home, "198.18.2.10")
     return Seen(f"{home.address} is {home.known}", f"path MTU {NARROW}")
 
 
 @FILES.test("464xlat-clat.yaml: datagrams of 4000 bytes in fragments, both ways")
 def _clat_fragments(scene: Scene) -> Seen:
-    # Of 1480 bytes each at the server; what comes from there tayga has cut into 1232.
-    return fragments(scene, "464xlat-clat", clat, (5, 3))
+    # Of 1480 bytes each when they are sent; in IPv6 there is room for 1448, and tayga cuts into 1232.
+    return fragments(scene, "464xlat-clat", clat, (5, 5))

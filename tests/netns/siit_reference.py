@@ -366,7 +366,8 @@ def verdict6(packet: Read) -> Verdict:
     """Of an IPv6 packet."""
     if is_strange_v6(packet.source):
         return SILENCE
-    prohibited = answered(packet, Error(1, 1))
+    # About no ICMPv6 message (RFC 7915 section 5.4).
+    prohibited = SILENCE if packet.is_icmp else answered(packet, Error(1, 1))
     source, destination = other(packet.source), other(packet.destination)
     if source is None and packet.is_error and not packet.is_part:
         source = OWN.packed

@@ -103,7 +103,9 @@ impl<P: Packet> Engine<P> {
             quoted?;
             spec.error_source4(self.secret.address_hash(view.source))
         });
-        let source = source.ok_or(Verdict::Drop(Drop::Uncrossed, Some((IcmpError::Prohibited6, 0))))?;
+        // No error about any ICMPv6 message (RFC 7915 §5.4).
+        let error = (view.protocol != parse::protocol::ICMPV6).then_some((IcmpError::Prohibited6, 0));
+        let source = source.ok_or(Verdict::Drop(Drop::Uncrossed, error))?;
         let Destination4 { address: destination, embedded } = destination;
         if embedded && spec.is_barred(view.destination) {
             return Err(Drop::NotGlobal.into());
