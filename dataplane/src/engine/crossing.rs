@@ -4,8 +4,8 @@
 //! translated, its hop count, the way of the result, whether the next link takes that, and the neighbour. Errors so quote
 //! what the sender sent, in its own family.
 
-use super::ipv4::martian4;
 use super::ahead::Lane;
+use super::ipv4::martian4;
 use super::short::{Tally, readdress};
 use super::{Arrival, Engine, Output, Verdict};
 use crate::counters::{Drop, IcmpError};
@@ -326,7 +326,14 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Clamps the segment that begins at an offset, behind so many bytes of headers on both sides.
-    fn clamp_crossed(&self, at: &mut Arrival<P>, transport: Transport, l4: usize, egress: InterfaceId, headers: (u16, u16)) {
+    fn clamp_crossed(
+        &self,
+        at: &mut Arrival<P>,
+        transport: Transport,
+        l4: usize,
+        egress: InterfaceId,
+        headers: (u16, u16),
+    ) {
         if let Transport::Tcp(_) = transport
             && let Some(egress) = self.plan.interface(egress)
             && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, headers)
