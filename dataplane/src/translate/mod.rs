@@ -5,3 +5,4 @@ pub mod embed;
 pub mod icmp;
 pub mod mss;
 pub mod napt;
+pub mod siit;
