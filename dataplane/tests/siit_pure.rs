@@ -376,7 +376,7 @@ fn cut_up(packet: &[u8], most: u16) -> (Vec<u8>, Vec<(u16, bool)>, [u8; 6]) {
 #[test]
 fn xl_06_cutting() {
     for protocol in [TCP, UDP, ICMP] {
-        let (segment4, segment6) = segments(protocol, &(0..2000).map(|n| n as u8).collect::<Vec<_>>());
+        let (segment4, segment6) = segments(protocol, &(0..2000u16).map(|n| n as u8).collect::<Vec<_>>());
         let packet = Four { identification: 0xbeef, ..four(protocol) }.before(&segment4);
         let (data, places, rest) = cut_up(&packet, 1280);
         assert_eq!(data, segment6);
@@ -702,7 +702,7 @@ fn xl_31_32_35_37_errors_in_packets() {
 #[test]
 fn xl_38_quotes_of_every_length() {
     for protocol in [TCP, UDP, ICMP, 132] {
-        let data: Vec<u8> = (0..1100).map(|n| n as u8).collect();
+        let data: Vec<u8> = (0..1100u16).map(|n| n as u8).collect();
         let (segment4, segment6) = if protocol == 132 { (data.clone(), data) } else { segments(protocol, &data) };
         let next_header = if protocol == ICMP { ICMPV6 } else { protocol };
         // Half a checksum can't be updated.
