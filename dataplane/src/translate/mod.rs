@@ -7,16 +7,17 @@ pub mod icmp;
 pub mod map66;
 pub mod mss;
 pub mod napt;
-    /// Its interface identifier is all ones (RFC 6296 §3.7).
-    /// Its interface identifier is zero (RFC 6296 §3.7).
-    /// Its subnet is all ones, or is not in the part of the shorter prefix that is mapped (RFC 6296 §3.7, §4.2).
-    Identifier,
-    Subnet,
-    ZeroIdentifier,
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-/// Why an address has no counterpart in the other prefix.
-pub enum Unmapped {
 pub mod netmap;
 pub mod nptv6;
 pub mod siit;
+
+/// Why an address has no counterpart in the other prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmapped {
+    /// Its subnet is all ones, or is not in the part of the shorter prefix that is mapped (RFC 6296 §3.7, §4.2).
+    Subnet,
+    /// Its interface identifier is all ones (RFC 6296 §3.7).
+    Identifier,
+    /// Its interface identifier is zero (RFC 6296 §3.7).
+    ZeroIdentifier,
 }
