@@ -218,11 +218,17 @@ fn addresses_are_translated_between_the_families() {
     };
     let (code, said) = ask("203.0.113.10");
     assert_eq!(code, Some(0));
-    assert!(said.contains("203.0.113.10 as a destination, from internet: 2001:db8:12::10, mapped (siit.dc)\n"), "{said}");
+    assert!(
+        said.contains("203.0.113.10 as a destination, from internet: 2001:db8:12::10, mapped (siit.dc)\n"),
+        "{said}"
+    );
     let (_, said) = ask("2001:db8:12::10");
     assert_eq!(said, "2001:db8:12::10 as a source, from servers: 203.0.113.10, mapped (siit.dc)\n");
     let (_, said) = ask("2001:db8:46::9.9.9.9");
-    assert!(said.contains("2001:db8:46::909:909 as a destination, from servers: 9.9.9.9, embedded (siit.dc)\n"), "{said}");
+    assert!(
+        said.contains("2001:db8:46::909:909 as a destination, from servers: 9.9.9.9, embedded (siit.dc)\n"),
+        "{said}"
+    );
     let report = report("configs/siit-dc.yaml");
     says(&report, "siit.dc internet servers 2001:db8:46::/96 2 intrinsic 198.51.100.2");
     assert!(report.contains("to mapped and embedded addresses: crosses to IPv4 (siit.dc)"), "{report}");

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::config::{Config, ConfigError, Cpu, Device, Poll};
-use dataplane::translate::eam::Hairpin;
-use dataplane::translate::siit::UdpChecksumNone;
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, IpPrefix, MacAddr, MssClamp, NextHop, Pooling, PortId,
     PrefixKind, ZoneId,
 };
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::siit::UdpChecksumNone;
 
 /// A file that uses every section and that the bad ones below change in one place.
 const GOOD: &str = r#"
@@ -935,12 +935,16 @@ firewall: none
 fn prefix_rules_are_read_and_checked() {
     let good = format!("{GOOD}{PREFIXES}");
     let spec = parse(&good).unwrap().spec(&|_| MacAddr::default(), [0; 16], 1);
-    let read: Vec<_> =
-        spec.prefixes.iter().map(|rule| (&*rule.name, rule.inside, rule.outside, rule.kind)).collect();
+    let read: Vec<_> = spec.prefixes.iter().map(|rule| (&*rule.name, rule.inside, rule.outside, rule.kind)).collect();
     assert_eq!(
         read,
         [
-            ("home", prefix("fd01:203:405::/48"), prefix("2001:db8:1:200::/56"), PrefixKind::Nptv6 { allow_zero_iid: true }),
+            (
+                "home",
+                prefix("fd01:203:405::/48"),
+                prefix("2001:db8:1:200::/56"),
+                PrefixKind::Nptv6 { allow_zero_iid: true }
+            ),
             ("mesh", prefix("fdca:ffee:babe::/64"), prefix("2001:db8:7:1::/64"), PrefixKind::Map66 { maps_own: true }),
             ("branch", prefix("10.1.2.0/24"), prefix("198.18.5.0/24"), PrefixKind::Netmap),
             ("six", prefix("fd00:7::/112"), prefix("2001:db8:8::/112"), PrefixKind::Netmap),
@@ -949,7 +953,11 @@ fn prefix_rules_are_read_and_checked() {
     assert!(spec.prefixes.iter().all(|rule| (rule.from, rule.to) == (ZoneId(0), ZoneId(1))));
 
     let cases: &[(&str, &str, &[&str])] = &[
-        ("fd01:203:405::/48", "fd01:203:405::1/48", &["nptv6.home.inside", "bits set after its length", "fd01:203:405::/48"]),
+        (
+            "fd01:203:405::/48",
+            "fd01:203:405::1/48",
+            &["nptv6.home.inside", "bits set after its length", "fd01:203:405::/48"],
+        ),
         ("2001:db8:1:200::/56", "2001:db8:1:200::/72", &["nptv6.home.outside", "leaves no word", "map66", "netmap"]),
         ("2001:db8:1:200::/56", "192.0.2.0/24", &["nptv6.home.outside", "not of one address family"]),
         ("2001:db8:1:200::/56", "ff02::/48", &["nptv6.home.outside", "no prefix of hosts"]),
@@ -960,7 +968,11 @@ fn prefix_rules_are_read_and_checked() {
         ("own-addresses: mapped", "own-addresses: kept", &["map66.mesh.own-addresses", "exempt or mapped"]),
         ("198.18.5.0/24", "198.18.5.0/25", &["netmap.branch.outside", "not of one length", "24 bits"]),
         ("198.18.5.0/24", "203.0.113.0/24", &["netmap.branch.outside", "203.0.113.0 of pools.public", "one use"]),
-        ("inside: 10.1.2.0/24, outside: 198.18.5.0/24", "inside: 10.1.2.3/32, outside: 198.51.100.2/32", &["netmap.branch.outside", "the gateway's own address", "uplink"]),
+        (
+            "inside: 10.1.2.0/24, outside: 198.18.5.0/24",
+            "inside: 10.1.2.3/32, outside: 198.51.100.2/32",
+            &["netmap.branch.outside", "the gateway's own address", "uplink"],
+        ),
         ("\"fd00:7::/112\"", "\"fd01:203:405::/48\"", &["netmap.six.inside", "by nptv6.home already"]),
         ("branch: {from: inside, to: outside", "branch: {from: inside, to: inside", &["netmap.branch.to", "two zones"]),
         ("firewall: none", "firewall: open", &["firewall", "write none"]),
@@ -1006,7 +1018,10 @@ fn translators_between_the_families_are_read_and_checked() {
     let host = |last| Ipv4Addr::new(198, 18, 8, last).to_bits();
     assert_eq!(border.mappings.to6(host(77)), Some("2001:db8:8::4d".parse::<std::net::Ipv6Addr>().unwrap().to_bits()));
     assert_eq!((border.hairpin, border.settings.udp_checksum_none), (Hairpin::Simple, UdpChecksumNone::Drop));
-    assert_eq!((border.settings.lowest_ipv6_mtu, border.settings.copy_tos, border.settings.tos), (1400, false, Some(32)));
+    assert_eq!(
+        (border.settings.lowest_ipv6_mtu, border.settings.copy_tos, border.settings.tos),
+        (1400, false, Some(32))
+    );
     assert_eq!(border.settings.plateaus, [1500, 1280]);
     let address = |last| Ipv4Addr::new(198, 18, 9, last);
     assert_eq!(border.error_sources, [address(1)..=address(4)]);
@@ -1027,7 +1042,11 @@ fn translators_between_the_families_are_read_and_checked() {
         ("hairpin: simple", "hairpin: maybe", &["siit.border.hairpin", "intrinsic, simple or none"]),
         ("lowest-ipv6-mtu: 1400", "lowest-ipv6-mtu: 1200", &["siit.border.lowest-ipv6-mtu", "1280"]),
         ("    hairpin: simple", "    destination-prefix: \"2001:db8:47::/96\"", &["destination-prefix", "not among"]),
-        ("    hairpin: simple", "    mappings-file: no-such.csv", &["siit.border.mappings-file", "no-such.csv cannot be read"]),
+        (
+            "    hairpin: simple",
+            "    mappings-file: no-such.csv",
+            &["siit.border.mappings-file", "no-such.csv cannot be read"],
+        ),
     ];
     for (from, to, wanted) in cases {
         assert_eq!(good.matches(from).count(), 1, "{from:?} must mark one place");
@@ -1051,7 +1070,8 @@ fn mappings_come_from_a_file() {
     std::fs::write(&file, &text).unwrap();
     let mut rows = String::from("IPv6 Prefix,IPv4 Prefix\n# a remark\n\n");
     for row in 0..100_000_u32 {
-        let (four, six) = (Ipv4Addr::from_bits(0x0b00_0000 + row), format!("2001:db8:9::{:x}:{:x}", row >> 16, row & 0xffff));
+        let (four, six) =
+            (Ipv4Addr::from_bits(0x0b00_0000 + row), format!("2001:db8:9::{:x}:{:x}", row >> 16, row & 0xffff));
         // In either order, with spaces or without.
         rows += &if row % 2 == 0 { format!("{six}/128,{four}/32\n") } else { format!("{four}, {six}\n") };
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dataplane::message::{NeighbourState, NeighbourUpdate, ToWorker};
 use dataplane::plan::{
-    CrossingSpec, FilteringSet, InterfaceId, InterfaceSpec, IpPrefix, Limits, MidStream, MssClamp, Nat44Rule, NextHop, PoolId,
-    PoolSpec, Pooling, PortId, PortSpec, PrefixKind, PrefixRule, RouteSpec, Spec, Timers, ZoneId,
+    CrossingSpec, FilteringSet, InterfaceId, InterfaceSpec, IpPrefix, Limits, MidStream, MssClamp, Nat44Rule, NextHop,
+    PoolId, PoolSpec, Pooling, PortId, PortSpec, PrefixKind, PrefixRule, RouteSpec, Spec, Timers, ZoneId,
 };
 use dataplane::translate::eam::{Hairpin, Row, Table};
 use dataplane::translate::embed::Prefix;

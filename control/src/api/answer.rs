@@ -137,7 +137,13 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
     let query = request.uri().query();
     let takes_a_query = matches!(
         verb,
-        Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings | Verb::MoveShard | Verb::Renumber
+        Verb::Reload
+            | Verb::Sessions
+            | Verb::CountSessions
+            | Verb::FlushSessions
+            | Verb::Mappings
+            | Verb::MoveShard
+            | Verb::Renumber
     );
     if let Some(query) = query.filter(|query| !takes_a_query && !query.is_empty()) {
         return Err(Problem::wrong(format!("`{query}`: nothing is to be said here"), "leave it out"));
@@ -256,7 +262,12 @@ fn rule_and_prefix(query: Option<&str>) -> Result<(String, Option<IpPrefix>), Pr
                     let (address, len): (IpAddr, u8) = (address.parse().ok()?, len.parse().ok()?);
                     (len <= if address.is_ipv4() { 32 } else { 128 }).then_some(IpPrefix { address, len })
                 });
-                let wrong = || Problem::wrong(format!("outside: `{value}` is no prefix"), "write it like 2001:db8:1::/48, or `file`");
+                let wrong = || {
+                    Problem::wrong(
+                        format!("outside: `{value}` is no prefix"),
+                        "write it like 2001:db8:1::/48, or `file`",
+                    )
+                };
                 outside = Some(Some(read.ok_or_else(wrong)?));
             }
             _ => return Err(Problem::wrong(format!("`{key}={value}` says nothing here"), "write rule= and outside=")),

@@ -308,16 +308,7 @@ section! {
         inside: required Text<IpPrefix>,
         /// The prefix outside, of the same length.
         outside: required Text<IpPrefix>,
-        /// The traffic class of packets from IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TrafficClass {
-    /// That of the IPv4 packet.
-    Copy,
-    /// None.
-    Zero,
-}
-
-/// What becomes of the gateway's own addresses within the prefixes: exempt from the translation, or mapped like any other
+        /// What becomes of the gateway's own addresses within the prefixes: exempt from the translation, or mapped like any other
         /// (MAP66's --nocheck).
         own_addresses: default Text<OwnAddresses> = Text(OwnAddresses::Exempt),
     }
@@ -351,7 +342,7 @@ section! {
         /// The prefix that they are embedded in, one of prefixes. Default: the first.
         destination_prefix: optional Text<IpPrefix>,
         /// Explicit address mappings (RFC 7757). The longest prefix counts.
-        mappings: default List<Mapping> = List::default(),
+        mappings: default List<AddressMapping> = List::default(),
         /// A file with more of them, one to a line: an IPv4 and an IPv6 prefix with a comma between. Relative to this file.
         mappings_file: optional Text<FilePath>,
         /// How mapped hosts reach each other by their IPv4 addresses: intrinsic, simple (RFC 7757 section 4) or none.
@@ -376,7 +367,7 @@ section! {
 
 section! {
     /// An explicit address mapping.
-    Mapping {
+    AddressMapping {
         /// The IPv4 address or prefix.
         ipv4: required Text<Network>,
         /// The IPv6 address or prefix, with at least as many bits behind it.
@@ -450,6 +441,15 @@ pub(super) enum Profile {
 pub(super) enum Firewall {
     /// Nothing: what is not translated is routed, both ways.
     None,
+}
+
+/// The traffic class of packets from IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrafficClass {
+    /// That of the IPv4 packet.
+    Copy,
+    /// None.
+    Zero,
 }
 
 /// What becomes of the gateway's own addresses within a translated prefix.

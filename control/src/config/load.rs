@@ -60,7 +60,11 @@ impl Config {
         let is_there = self.spec.prefixes.iter().any(|it| it.full_name() == rule);
         if !is_there {
             let names: Vec<String> = self.spec.prefixes.iter().map(PrefixRule::full_name).collect();
-            let names = if names.is_empty() { "no rule exchanges prefixes".into() } else { format!("there is {}", names.join(", ")) };
+            let names = if names.is_empty() {
+                "no rule exchanges prefixes".into()
+            } else {
+                format!("there is {}", names.join(", "))
+            };
             let message = format!("no rule is called {rule:?}; {names}");
             return Err(ConfigError { problems: vec![problem(Path::new("prefix"), &message)] });
         }

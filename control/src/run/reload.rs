@@ -68,12 +68,7 @@ impl Reload {
 
 impl Gateway {
     /// Somebody wants a reload: now, or as soon as the one before is done with.
-    pub(super) fn want_reload(
-        &mut self,
-        (renumbering, answer): Wanted,
-        now: Time,
-        out: &mut Vec<ToWorker>,
-    ) {
+    pub(super) fn want_reload(&mut self, (renumbering, answer): Wanted, now: Time, out: &mut Vec<ToWorker>) {
         // While a shard is on its way there is nobody to check its sessions.
         if (self.reload.is_sweeping() || self.moves.is_going_on()) && self.reload.waiting.len() < WAITING_MAX {
             self.reload.waiting.push((renumbering, answer));
@@ -121,10 +116,7 @@ impl Gateway {
     }
 
     /// Reads and checks, and says what would change. No successor where nothing does.
-    fn prepare(
-        &self,
-        renumbering: Option<Renumbering>,
-    ) -> Result<(ReloadReport, Option<(Config, Plan)>), String> {
+    fn prepare(&self, renumbering: Option<Renumbering>) -> Result<(ReloadReport, Option<(Config, Plan)>), String> {
         let config = match renumbering {
             None => self.reload.config.reread(),
             Some((rule, outside)) => self.reload.config.renumber(&rule, outside),

@@ -44,7 +44,13 @@ impl Gateway {
     fn view(&self) -> View {
         View {
             files: self.reload.config.files.clone(),
-            renumbered: self.plan.spec.prefixes.iter().map(|it| self.reload.config.is_renumbered(&it.full_name())).collect(),
+            renumbered: self
+                .plan
+                .spec
+                .prefixes
+                .iter()
+                .map(|it| self.reload.config.is_renumbered(&it.full_name()))
+                .collect(),
             uptime: std::time::Duration::from_nanos(self.clock.now().0),
             ready: self.metrics.is_ready(),
             plan: Arc::clone(&self.plan),

@@ -4,8 +4,8 @@
 //! translated, its hop count, the way of the result, whether the next link takes that, and the neighbour. Errors so quote
 //! what the sender sent, in its own family.
 
-use super::ipv4::martian4;
 use super::ahead::Lane;
+use super::ipv4::martian4;
 use super::short::{Tally, readdress};
 use super::{Arrival, Engine, Output, Verdict};
 use crate::counters::{Drop, IcmpError};
@@ -21,6 +21,11 @@ use crate::trace::{Disposal, RuleRef};
 use crate::translate::eam::{Hairpin, Role};
 use crate::translate::siit::{self, Mtus, Refusal, to4, to6};
 use crate::translate::{exchange, mss, napt};
+
+/// Length of an IPv6 fragment header, in bytes.
+const FRAGMENT_HEADER: usize = 8;
+/// The most that a packet grows by at its front, in bytes: headers of IP and the link.
+const GROWTH: usize = 48;
 
 impl From<Refusal> for Verdict {
     fn from(refusal: Refusal) -> Self {
@@ -68,7 +73,7 @@ impl<P: Packet> Engine<P> {
         let cut = pieces.is_some();
         let behind = to6::translate(at.packet, view, &plan, (source, destination), mtus, &spec.settings, cut);
         let behind = behind.ok_or(Drop::NoRoom)?;
-        self.clamp_crossed(at, parse::protocol::TCP == view.protocol, behind, to.interface, (40, 60));
+        self.clamp_crossed(at, view.transport, behind, to.interface, (40, 60));
         self.counters.crossed[0].add(1);
         self.story.rule = RuleRef::Crossing(index);
         self.tell_crossed(at.packet, view.l3);
@@ -137,7 +142,7 @@ impl<P: Packet> Engine<P> {
         let to = self.resolve(&next_hop, at.out)?;
         let mtus = Mtus { v4: mtu, v6: self.mtu(at.ingress) };
         let behind = self.translate_to4(at, view, index, &plan, (source, destination), mtus)?;
-        self.clamp_crossed(at, parse::protocol::TCP == view.protocol, behind, to.interface, (60, 40));
+        self.clamp_crossed(at, view.transport, behind, to.interface, (60, 40));
         self.counters.crossed[1].add(1);
         self.story.rule = RuleRef::Crossing(index);
         self.tell_crossed(at.packet, view.l3);
@@ -199,7 +204,7 @@ impl<P: Packet> Engine<P> {
         let plan = to6::examine(at.packet, &view4, &spec.settings, |role, address| spec.back6(role, address))?;
         let behind = to6::translate(at.packet, &view4, &plan, (source, destination), mtus, &spec.settings, false);
         let behind = behind.ok_or(Drop::NoRoom)?;
-        self.clamp_crossed(at, parse::protocol::TCP == view4.protocol, behind, to.interface, (60, 60));
+        self.clamp_crossed(at, view4.transport, behind, to.interface, (60, 60));
         self.counters.hairpins.add(1);
         self.counters.crossed.iter().for_each(|counter| counter.add(1));
         self.story.rule = RuleRef::Crossing(index);
@@ -244,6 +249,9 @@ impl<P: Packet> Engine<P> {
             fragment: Fragment::Whole,
             transport,
         };
+        if packet.headroom() < GROWTH {
+            return None;
+        }
         let plan = to6::examine(packet, &view, &spec.settings, |_, _| None).ok()?;
         let next_hop = self.plan.target6(to)?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
         let (_, way) = self.neighbours.recent(&next_hop);
@@ -320,8 +328,15 @@ impl<P: Packet> Engine<P> {
     }
 
     /// Clamps the segment that begins at an offset, behind so many bytes of headers on both sides.
-    fn clamp_crossed(&self, at: &mut Arrival<P>, is_tcp: bool, l4: usize, egress: InterfaceId, headers: (u16, u16)) {
-        if is_tcp
+    fn clamp_crossed(
+        &self,
+        at: &mut Arrival<P>,
+        transport: Transport,
+        l4: usize,
+        egress: InterfaceId,
+        headers: (u16, u16),
+    ) {
+        if let Transport::Tcp(_) = transport
             && let Some(egress) = self.plan.interface(egress)
             && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, headers)
             && let Some(tcp) = at.packet.data_mut().get_mut(l4..)
@@ -349,7 +364,7 @@ impl<P: Packet> Engine<P> {
         let pieces = match (&view, kind) {
             (Some(view), _) => cut::pieces(view, most),
             (None, ethertype::IPV6) => {
-                let headers = link.len + parse::IPV6 + siit::cut::FRAGMENT;
+                let headers = link.len + parse::IPV6 + FRAGMENT_HEADER;
                 packet.data().len().checked_sub(headers).and_then(|payload| siit::cut::pieces(payload, most))
             }
             (None, _) => None,

@@ -44,16 +44,20 @@ impl<P: Packet> Engine<P> {
         if view.destination <= 1 {
             return Drop::BadDestination.into();
         }
+        // Addresses that stand for IPv4 ones are for a translator that has their prefix (RFC 4291 §2.5.5.2).
+        let is_mapped = |address: u128| address >> 32 == 0xffff;
+        let crosses = |target: Option<Target>| matches!(target, Some(Target::Cross(_)));
+        if is_mapped(view.source) && !crosses(self.plan.target6(view.source)) {
+            return Drop::BadSource.into();
+        }
+        if is_mapped(view.destination) && !crosses(target) {
+            return Drop::BadDestination.into();
+        }
         if let Some(verdict) = self.exchange6(at, view, target) {
             return verdict;
         }
         if let Some(verdict) = self.cross6(at, view, target) {
             return verdict;
-        }
-        // Addresses that stand for IPv4 ones are for translators (RFC 4291 §2.5.5.2).
-        let is_mapped = |address: u128| address >> 32 == 0xffff;
-        if is_mapped(view.source) || is_mapped(view.destination) {
-            return if is_mapped(view.source) { Drop::BadSource } else { Drop::BadDestination }.into();
         }
         let egress = match self.forward6(at, view, view.destination, target) {
             Ok(egress) => egress,

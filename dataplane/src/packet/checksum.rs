@@ -82,8 +82,10 @@ pub const fn sum128(address: u128) -> u32 {
     ((sum >> 16) + (sum & 0xffff)) as u32
 }
 
+/// Sum of a 32-bit field, host order. Not folded: below 2^17.
 #[inline]
-const fn halves(word: u32) -> u32 {
+#[must_use]
+pub const fn halves(word: u32) -> u32 {
     (word >> 16) + (word & 0xffff)
 }
 

@@ -48,6 +48,8 @@ pub mod ethertype {
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -65,7 +67,7 @@ pub const IPV4: usize = 20;
 /// Length of an IPv6 header, in bytes.
 pub const IPV6: usize = 40;
 /// Extension headers that are looked behind; a longer chain is forwarded, but not seen into (RFC 8200 §3).
-const EXTENSIONS_MAX: usize = 8;
+pub const EXTENSIONS_MAX: usize = 8;
 
 /// TCP flags.
 pub mod tcp_flags {

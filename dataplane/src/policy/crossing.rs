@@ -105,7 +105,8 @@ impl Crossings {
 
 /// Connected prefixes, addresses of our own, and routes, with the zones that they lead to.
 fn natives(spec: &Spec) -> impl Iterator<Item = (IpPrefix, Option<ZoneId>)> {
-    let own = spec.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |own| (own, interface.zone)));
+    let own =
+        spec.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |own| (own, interface.zone)));
     let own = own.flat_map(|(own, zone)| {
         let len = if own.address.is_ipv4() { 32 } else { 128 };
         [(own.network(), Some(zone)), (IpPrefix { address: own.address, len }, Some(zone))]
@@ -220,10 +221,12 @@ impl CrossingSpec {
     /// file gives, by `chance`.
     #[must_use]
     pub fn error_source4(&self, chance: u32) -> Option<u32> {
-        let total: u64 = self.error_sources.iter().map(|range| u64::from(range.end().to_bits() - range.start().to_bits()) + 1).sum();
+        let total: u64 =
+            self.error_sources.iter().map(|range| u64::from(range.end().to_bits() - range.start().to_bits()) + 1).sum();
         let mut left = u64::from(chance).checked_rem(total)?;
         for range in &self.error_sources {
-            let (first, count) = (range.start().to_bits(), u64::from(range.end().to_bits() - range.start().to_bits()) + 1);
+            let (first, count) =
+                (range.start().to_bits(), u64::from(range.end().to_bits() - range.start().to_bits()) + 1);
             if left < count {
                 return Some(first + u32::try_from(left).unwrap_or(0));
             }

@@ -9,6 +9,7 @@ pub mod mss;
 pub mod napt;
 pub mod netmap;
 pub mod nptv6;
+pub mod siit;
 
 /// Why an address has no counterpart in the other prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

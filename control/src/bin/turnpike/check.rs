@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
-use dataplane::translate::eam::Hairpin;
-use dataplane::translate::embed::Prefix;
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule,
     NextHop, Pooling, PortForward, PrefixKind, PrefixRule, Spec, ZoneId,
 };
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::embed::Prefix;
 
 /// Say what a configuration means, or what is wrong with it
 ///
@@ -256,7 +256,8 @@ impl Report<'_> {
 
     /// Translators between the families.
     fn crossings(&self) -> Table {
-        let header = ["translator", "IPv4 in", "IPv6 in", "prefixes", "embeds", "mappings", "hairpin", "routers' errors from"];
+        let header =
+            ["translator", "IPv4 in", "IPv6 in", "prefixes", "embeds", "mappings", "hairpin", "routers' errors from"];
         let mut table = Table::new(&header);
         for it in &self.spec().crossings {
             let prefix = |prefix: &Prefix| format!("{}/{}", Ipv6Addr::from_bits(prefix.network()), prefix.length());
@@ -284,7 +285,9 @@ impl Report<'_> {
                 PrefixKind::Nptv6 { allow_zero_iid: false } => "checksum-neutral (RFC 6296)",
                 PrefixKind::Nptv6 { allow_zero_iid: true } => "checksum-neutral (RFC 6296), identifiers of zeros too",
                 PrefixKind::Map66 { maps_own: false } => "checksum-neutral, the word behind the prefix",
-                PrefixKind::Map66 { maps_own: true } => "checksum-neutral, the word behind the prefix; own addresses too",
+                PrefixKind::Map66 { maps_own: true } => {
+                    "checksum-neutral, the word behind the prefix; own addresses too"
+                }
                 PrefixKind::Netmap => "bits behind the prefix kept",
             };
             let (name, from, to) = (rule.full_name(), self.zone(rule.from), self.zone(rule.to));

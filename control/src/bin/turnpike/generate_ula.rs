@@ -20,7 +20,9 @@ pub struct Args {}
 pub fn run(Args {}: Args) -> anyhow::Result<ExitCode> {
     let mut random = [0; 5];
     let source = "/dev/urandom";
-    File::open(source).and_then(|mut file| file.read_exact(&mut random)).with_context(|| format!("reading {source}"))?;
+    File::open(source)
+        .and_then(|mut file| file.read_exact(&mut random))
+        .with_context(|| format!("reading {source}"))?;
     println!("{}/48", prefix(random));
     Ok(ExitCode::SUCCESS)
 }

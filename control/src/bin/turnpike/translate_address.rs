@@ -48,12 +48,14 @@ fn explain(plan: &Plan, address: IpAddr) -> Vec<String> {
     let mut lines = match address {
         IpAddr::V4(it) => {
             let found = plan.prefixes.counterparts(it.to_bits()).into_iter();
-            let found = found.map(|(rule, inside, to)| (rule, inside, to.map(|to| IpAddr::V4(Ipv4Addr::from_bits(to)))));
+            let found =
+                found.map(|(rule, inside, to)| (rule, inside, to.map(|to| IpAddr::V4(Ipv4Addr::from_bits(to)))));
             exchanged(plan, address, found)
         }
         IpAddr::V6(it) => {
             let found = plan.prefixes.counterparts(it.to_bits()).into_iter();
-            let found = found.map(|(rule, inside, to)| (rule, inside, to.map(|to| IpAddr::V6(Ipv6Addr::from_bits(to)))));
+            let found =
+                found.map(|(rule, inside, to)| (rule, inside, to.map(|to| IpAddr::V6(Ipv6Addr::from_bits(to)))));
             exchanged(plan, address, found)
         }
     };
@@ -138,7 +140,8 @@ fn nat44(plan: &Plan, address: Ipv4Addr) -> Vec<String> {
         let (inside, outside) = (zone(plan, entry.inside_zone), zone(plan, entry.outside_zone));
         if entry.inside == address {
             let to = entry.external;
-            lines.push(format!("{address} as a source, from {inside} to {outside}: {to} (nat44.static.{})", entry.name));
+            lines
+                .push(format!("{address} as a source, from {inside} to {outside}: {to} (nat44.static.{})", entry.name));
         }
         if entry.external == address {
             let to = entry.inside;
@@ -186,10 +189,7 @@ fn nat44(plan: &Plan, address: Ipv4Addr) -> Vec<String> {
         && let Some((_, external)) = plan.external(address.to_bits())
         && let Some(pool) = external.pool.and_then(|pool| spec.pools.get(usize::from(pool.0)))
     {
-        lines.push(format!(
-            "{address} as a destination: whatever has the port, by its mapping (pools.{})",
-            pool.name
-        ));
+        lines.push(format!("{address} as a destination: whatever has the port, by its mapping (pools.{})", pool.name));
     }
     lines
 }

@@ -15,8 +15,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route, Session,
-    Shard, Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route,
+    Session, Shard, Status, Worker,
 };
 use control::api::{Client, ClientError};
 use control::config::DEFAULT_SOCKET;
@@ -291,8 +291,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             output.object::<Moved>(Method::POST, &format!("/v1/shards?shard={shard}&worker={worker}"))
         }
         Command::Prefix(PrefixCommand::List) => output.list::<Prefix>("/v1/prefixes"),
-        Command::Prefix(PrefixCommand::Set { rule, prefix }) => output.object::<ReloadReport>(Method::POST, &renumber(rule, prefix)),
-        Command::Prefix(PrefixCommand::Unset { rule }) => output.object::<ReloadReport>(Method::POST, &renumber(rule, "file")),
+        Command::Prefix(PrefixCommand::Set { rule, prefix }) => {
+            output.object::<ReloadReport>(Method::POST, &renumber(rule, prefix))
+        }
+        Command::Prefix(PrefixCommand::Unset { rule }) => {
+            output.object::<ReloadReport>(Method::POST, &renumber(rule, "file"))
+        }
         Command::Stats(StatsArgs { explain: true }) if format == Format::Table => output.explained("/v1/stats"),
         Command::Stats(_) => output.list::<DropReason>("/v1/stats"),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
@@ -301,6 +305,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 
 /// The request that gives a rule another outside prefix.
 fn renumber(rule: &str, outside: &str) -> String {
-    let query = form_urlencoded::Serializer::new(String::new()).append_pair("rule", rule).append_pair("outside", outside).finish();
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("rule", rule)
+        .append_pair("outside", outside)
+        .finish();
     format!("/v1/prefixes?{query}")
 }

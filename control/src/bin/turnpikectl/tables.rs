@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route, Row,
-    Session, Shard, Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route,
+    Row, Session, Shard, Status, Worker,
 };
 use control::config::written;
 

@@ -64,15 +64,21 @@ impl Resolver<'_> {
             });
             let (mappings, file) = self.mappings(&key, name, it);
             read.extend(file);
-            if !destinations.is_empty() && destination_prefix.as_ref().or(prefixes.first()).is_some_and(Prefix::is_well_known) {
+            if !destinations.is_empty()
+                && destination_prefix.as_ref().or(prefixes.first()).is_some_and(Prefix::is_well_known)
+            {
                 self.notes.push(format!(
                     "siit.{name}: hosts have addresses in 64:ff9b::/96, which is for others' IPv4 addresses only (RFC 6052 section \
                      3.1): give `destination-prefix:` a prefix of your own"
                 ));
             }
-            let error_prefix = it.error_prefix.and_then(|Text(prefix)| self.embeds(&format!("{key}.error-prefix"), prefix));
+            let error_prefix =
+                it.error_prefix.and_then(|Text(prefix)| self.embeds(&format!("{key}.error-prefix"), prefix));
             if prefixes.is_empty() && mappings.is_empty() && self.sound(&key) {
-                self.problem(&key, "it has neither `prefixes:` nor `mappings:`; give it one of them, for it translates nothing");
+                self.problem(
+                    &key,
+                    "it has neither `prefixes:` nor `mappings:`; give it one of them, for it translates nothing",
+                );
             }
             let (Some(ipv4), Some(ipv6)) = (ipv4, ipv6) else { continue };
             self.sides(&key, ipv4, ipv6);
@@ -115,7 +121,9 @@ impl Resolver<'_> {
             if let Some(other) = other {
                 self.problem(
                     format_args!("{key}.{side}"),
-                    format_args!("siit.{other} is between the same zones there already; put both into one, with several prefixes"),
+                    format_args!(
+                        "siit.{other} is between the same zones there already; put both into one, with several prefixes"
+                    ),
                 );
             }
         }
@@ -149,7 +157,10 @@ impl Resolver<'_> {
         match Prefix::new(network.to_bits(), prefix.len) {
             Ok(prefix) => Some(prefix),
             Err(embed::Problem::Length) => {
-                self.problem(key, format_args!("{prefix} does not do: {}; write one of these lengths", embed::Problem::Length));
+                self.problem(
+                    key,
+                    format_args!("{prefix} does not do: {}; write one of these lengths", embed::Problem::Length),
+                );
                 None
             }
             Err(problem) => {
@@ -222,11 +233,18 @@ impl Resolver<'_> {
         let (at, message) = match problem {
             eam::Problem::Identical(at, other, family) => {
                 let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
-                (at, format!("its {family} prefix is in {} too; remove one of the two (RFC 7757 section 5)", place(other)))
+                (
+                    at,
+                    format!(
+                        "its {family} prefix is in {} too; remove one of the two (RFC 7757 section 5)",
+                        place(other)
+                    ),
+                )
             }
             eam::Problem::Suffix(at) => (
                 at,
-                "the IPv4 prefix leaves more bits than the IPv6 prefix; shorten the IPv6 prefix (RFC 7757 section 3.2)".to_owned(),
+                "the IPv4 prefix leaves more bits than the IPv6 prefix; shorten the IPv6 prefix (RFC 7757 section 3.2)"
+                    .to_owned(),
             ),
             eam::Problem::Length(at) => (at, format!("{problem}; shorten it")),
             eam::Problem::Rows => (0, format!("{problem}; remove some")),
@@ -286,8 +304,10 @@ fn read_rows(path: &Path) -> Result<(Vec<Written>, u64), String> {
         if text.is_empty() {
             continue;
         }
-        let cells: Vec<Option<IpPrefix>> =
-            text.split(',').map(|cell| Network::from_text(cell.trim().trim_matches('"')).map(|Network(it)| it)).collect();
+        let cells: Vec<Option<IpPrefix>> = text
+            .split(',')
+            .map(|cell| Network::from_text(cell.trim().trim_matches('"')).map(|Network(it)| it))
+            .collect();
         let read = match cells[..] {
             [Some(one), Some(other)] => row(one, other).or_else(|| row(other, one)),
             _ => None,

@@ -32,8 +32,15 @@ use super::{Config, Control, Metrics};
 /// Gives the file its meaning. None: something is wrong with it, which has been noted.
 pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
-    let mut resolver =
-        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, files, notes: Vec::new(), problems };
+    let mut resolver = Resolver {
+        spec: Spec::default(),
+        names: Names::default(),
+        places: root.places(),
+        unsound,
+        files,
+        notes: Vec::new(),
+        problems,
+    };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
     r.interfaces(file.interfaces.as_ref());
@@ -59,7 +66,17 @@ pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mu
     let metrics = Metrics { listen };
     let mut values = file.encode();
     read.iter().for_each(|read| read.note(&mut values));
-    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, notes, renumbered: super::Renumbered::new(), values };
+    let config = Config {
+        files: Vec::new(),
+        boot,
+        ports,
+        metrics,
+        control,
+        spec,
+        notes,
+        renumbered: super::Renumbered::new(),
+        values,
+    };
     problems.is_empty().then_some(config)
 }
 

@@ -16,7 +16,9 @@ use dataplane::translate::nptv6::Nptv6;
 use dataplane::worker::BURST;
 use perf::clock;
 use perf::figures::Window;
-use perf::frames::{End, GATEWAY, INSIDE, Lengths, REMOTE, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation};
+use perf::frames::{
+    End, GATEWAY, INSIDE, Lengths, REMOTE, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation,
+};
 use perf::scene::{
     EMBEDDED, HOLD_DOWN, MAPPED, NETMAP, NPTV6, SHORT, Stateless, neighbours, router, translate, translate_stateless,
 };
@@ -211,7 +213,10 @@ impl<P: Packet> Rig<P> {
                     (remote, (Ipv4Addr::from_bits(inside.to_bits() + NETMAP), port))
                 };
                 let back = four(outside).collect();
-                (Traffic::of4(GATEWAY[0], patches(four(|ends| ends).collect())), Traffic::of4(GATEWAY[1], patches(back)))
+                (
+                    Traffic::of4(GATEWAY[0], patches(four(|ends| ends).collect())),
+                    Traffic::of4(GATEWAY[1], patches(back)),
+                )
             }
             Stateless::Siit | Stateless::Eam => {
                 let out = (0..flows).map(ends).collect();
