@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
 
+import tayga
 from capture import Capture
 from checks import Failed, Scene, Seen, answers, curl, expect, ping, told_too_big, too_big, traceroute
 from fragment_tests import pieces, sent
@@ -386,29 +387,13 @@ def clat(here: Site) -> tuple[End, End]:
     lab.host(plat, "eth0", "2001:db8:c1a7::1/64")
     lab.route(plat, "2001:db8:c1a7:464::/64", "2001:db8:c1a7::2")
     server = here.behind(plat, "198.18.1.", "198.18.2.")
-    settings = lab.work / "tayga.conf"
     # The home network has addresses there that its NAT64 would give it; so has the link to it, for its routers to be seen. (Debian
     # 12's tayga takes no single addresses.)
-    settings.write_text(
-        f"""\
-tun-device nat64
-ipv4-addr {PLAT}
-prefix {PROVIDER}/96
-data-dir {lab.work}
-map 203.0.113.0/24 2001:db8:c1a7:464::/120
-map 203.0.112.0/24 2001:db8:c1a7::/120
-""",
-        encoding="utf-8",
-    )
-    done = plat.run("tayga", "-c", str(settings), "--mktun")
-    if done.returncode != 0:
-        raise Failed(f"tayga: {done.stdout.strip()}")
-    plat.ip("link", "set", "nat64", "up")
-    lab.host(plat, "nat64", "198.18.0.2/32")
+    maps = "map 203.0.113.0/24 2001:db8:c1a7:464::/120\nmap 203.0.112.0/24 2001:db8:c1a7::/120\n"
+    tayga.start(lab, plat, f"ipv4-addr {PLAT}\nprefix {PROVIDER}/96\n{maps}")
+    lab.host(plat, tayga.DEVICE, "198.18.0.2/32")
     for network in (f"{PLAT}/32", "203.0.112.0/23", f"{PROVIDER}/96"):
-        plat.ip(*(["-6"] if ":" in network else []), "route", "add", network, "dev", "nat64")
-    lab.spawn(plat, f"tayga-{plat.name}", "tayga", "-c", str(settings), "-d")
-    wait_for(lambda: "MTU" in lab.log(f"tayga-{plat.name}"), 10, "tayga is there")
+        plat.ip(*(["-6"] if ":" in network else []), "route", "add", network, "dev", tayga.DEVICE)
     return End(home, "eth0", "192.168.4.10", "203.0.113.10"), End(server, "wide0", "198.18.1.10", "198.18.1.10")
 
 

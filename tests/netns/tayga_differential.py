@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import lab as laboratory
+import tayga
 from checks import Scene, Seen, expect
 from group import Group, turnpike
-from lab import Lab, wait_for
+from lab import Lab
 from siit_reference import (
     CHAIN_MAX,
     IGMP,
@@ -85,28 +86,19 @@ class Tayga:
 
     def __init__(self, lab: Lab) -> None:
         space = lab.bare_space("tayga")
-        settings = lab.work / "tayga-differential.conf"
         maps = "".join(f"map {four} {six}\n" for four, six in ROWS)
-        settings.write_text(
-            f"tun-device nat64\nipv4-addr {OWN}\nipv6-addr {OWN_V6}\nprefix {PREFIX}\ndata-dir {lab.work}\n{maps}", encoding="utf-8"
-        )
-        done = space.run("tayga", "-c", str(settings), "--mktun")
-        if done.returncode != 0:
-            raise RuntimeError(f"tayga: {done.stdout.strip()}")
-        space.ip("link", "set", "nat64", "up")
-        self.process = lab.spawn(space, "tayga-differential", "tayga", "-c", str(settings), "-d")
-        wait_for(lambda: "MTU" in lab.log("tayga-differential"), 10, "tayga is there")
+        self.process = tayga.start(lab, space, f"ipv4-addr {OWN}\nipv6-addr {OWN_V6}\nprefix {PREFIX}\n{maps}")
         sol_packet, ignore_outgoing, every, rcvbufforce = 263, 23, 3, 33
         with space.entered():
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, rcvbufforce, 16 << 20)
         self.socket.setsockopt(sol_packet, ignore_outgoing, 1)
-        self.socket.bind(("nat64", every))
+        self.socket.bind((tayga.DEVICE, every))
         self.socket.settimeout(5)
 
     def send(self, packet: bytes) -> None:
         """Gives tayga a packet."""
-        self.socket.sendto(packet, ("nat64", 0x0800 if packet[0] >> 4 == 4 else 0x86DD))
+        self.socket.sendto(packet, (tayga.DEVICE, 0x0800 if packet[0] >> 4 == 4 else 0x86DD))
 
     def outcomes(self, packets: list[bytes]) -> Iterator[Outcome]:
         """What comes of each packet."""
@@ -372,10 +364,10 @@ def compared(lab: Lab, binary: Path, count: int, seed: int) -> Result:
     traffic, result = Traffic(seed), Result()
     packets = [traffic.packet() for _ in range(count)]
     ours = replayed(binary, lab.work / "tayga-differential", packets)
-    tayga = Tayga(lab)
-    for packet, our, their in zip(packets, ours, tayga.outcomes(packets), strict=True):
+    peer = Tayga(lab)
+    for packet, our, their in zip(packets, ours, peer.outcomes(packets), strict=True):
         judge(packet, our, their, result)
-    lab.end(tayga.process)
+    lab.end(peer.process)
     return result
 
 
