@@ -205,7 +205,7 @@ fn an_address_is_translated_for_its_reader() {
     assert_eq!((code, said.contains("198.18.5.77 (netmap.branch)")), (Some(0), true), "{said}");
     let (code, said) = ask("192.168.1.10");
     assert_eq!((code, said.contains("an address and port of pool")), (Some(0), true), "{said}");
-    assert_eq!(ask("9.9.9.9"), (Some(1), "9.9.9.9: nothing translates it\n".to_owned()));
+    assert_eq!(ask("2001:db8:77::1"), (Some(1), "2001:db8:77::1: nothing translates it\n".to_owned()));
     assert_eq!(turnpike(&["translate-address", "-c", file.to_str().unwrap(), "nonsense"]).status.code(), Some(2));
 }
 

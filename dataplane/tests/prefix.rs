@@ -146,7 +146,7 @@ fn npt_06_subnets_without_a_counterpart_are_refused() {
 #[test]
 fn npt_07_identifiers_of_ones_and_zeros() {
     let rule = nptv6("fd01:203:405:1::/64", "2001:db8:1:2::/64");
-    let mut lab = lab(&[rule.clone()]);
+    let mut lab = lab(std::slice::from_ref(&rule));
     let ones = udp6(INSIDE, (v6("fd01:203:405:1:ffff:ffff:ffff:ffff"), 1), (server(), 53), b"", 64);
     assert_eq!(read6(&lab.pass(INSIDE, &ones, INSIDE)).transport[..2], [1, 5]);
     assert_eq!(lab.drops(), [("prefix-unmapped", 1)]);

@@ -152,9 +152,9 @@ impl Resolver<'_> {
                 format_args!("it overlaps {other} of {}; an outside prefix belongs to one rule", keys[one]),
             );
         }
-        for at in 0..self.spec.prefixes.len() {
-            let outside = self.spec.prefixes[at].outside;
-            let key = format!("{}.outside", keys[at]);
+        let outside: Vec<IpPrefix> = self.spec.prefixes.iter().map(|rule| rule.outside).collect();
+        for (outside, key) in outside.into_iter().zip(keys) {
+            let key = format!("{key}.outside");
             if let Some((what, address)) = self.external_within(outside) {
                 self.problem(
                     &key,
