@@ -292,7 +292,7 @@ Verdict = str | Error
 def verdict(raw: bytes) -> Verdict:
     """What is to become of a packet that is for somebody on the other side."""
     packet = read(raw)
-    if packet is None or is_broken(packet):
+    if packet is None or is_broken(packet) or is_crafted(packet):
         return SILENCE
     return verdict4(packet) if packet.version == 4 else verdict6(packet)
 
@@ -313,9 +313,26 @@ def is_broken(packet: Read) -> bool:
     return packet.is_icmp and size < 8
 
 
+def is_crafted(packet: Read) -> bool:
+    """Whether it is a fragment that no sender would cut: empty, broken off within 8 bytes, or beyond the largest datagram."""
+    if not packet.is_part or packet.fragment is None or len(packet.skipped) > CHAIN_MAX:
+        return False
+    offset, more, _ = packet.fragment
+    size = len(packet.payload)
+    return size == 0 or more and size % 8 != 0 or offset + size > 65535
+
+
+def behind(packet: Read) -> int:
+    """The protocol behind all extension headers, those too that follow a fragment header of a first fragment."""
+    protocol, data = packet.protocol, packet.payload
+    while packet.version == 6 and not packet.is_later and protocol in (HOP_BY_HOP, ROUTING, DESTINATION, *MOVED) and len(data) >= 8:
+        protocol, data = data[0], data[8 + data[1] * 8 :]
+    return protocol
+
+
 def answered(packet: Read, error: Error) -> Verdict:
-    """An error, unless there may be none about such a packet (RFC 1812 section 4.3.2.7)."""
-    return SILENCE if packet.is_later or packet.is_error else error
+    """An error, unless there may be none about such a packet (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e)."""
+    return SILENCE if packet.is_error or packet.is_later and packet.version == 4 else error
 
 
 def verdict4(packet: Read) -> Verdict:
@@ -367,7 +384,7 @@ def verdict6(packet: Read) -> Verdict:
     if is_strange_v6(packet.source):
         return SILENCE
     # About no ICMPv6 message (RFC 7915 section 5.4).
-    prohibited = SILENCE if packet.is_icmp else answered(packet, Error(1, 1))
+    prohibited = SILENCE if behind(packet) == ICMP_V6 and len(packet.skipped) <= CHAIN_MAX else answered(packet, Error(1, 1))
     source, destination = other(packet.source), other(packet.destination)
     if source is None and packet.is_error and not packet.is_part:
         source = OWN.packed
@@ -497,7 +514,7 @@ def fault_of_error(packet: Read, pieces: list[Read]) -> str:
         return "does not come out as an ICMP error"
     kind, code = made.payload[:2]
     attribute = made.payload[4] * 8 if made.version == 6 else made.payload[5] * 4
-    has_length = kind in ((1, 3) if made.version == 6 else (3, 11)) and wanted != Error(3, 4, wanted.rest if wanted else 0)
+    has_length = kind in (1, 3) if made.version == 6 else kind in (3, 11) and (kind, code) != (3, 4)
     rest = 0 if has_length else int.from_bytes(made.payload[4:8], "big")
     if Error(kind, code, rest) != wanted:
         return f"says {Error(kind, code, rest)}, not {wanted}"
