@@ -292,7 +292,7 @@ Verdict = str | Error
 def verdict(raw: bytes) -> Verdict:
     """What is to become of a packet that is for somebody on the other side."""
     packet = read(raw)
-    if packet is None or is_broken(packet) or is_crafted(packet):
+    if packet is None or is_broken(packet):
         return SILENCE
     return verdict4(packet) if packet.version == 4 else verdict6(packet)
 
@@ -315,7 +315,7 @@ def is_broken(packet: Read) -> bool:
 
 def is_crafted(packet: Read) -> bool:
     """Whether it is a fragment that no sender would cut: empty, broken off within 8 bytes, or beyond the largest datagram."""
-    if not packet.is_part or packet.fragment is None or len(packet.skipped) > CHAIN_MAX:
+    if not packet.is_part or packet.fragment is None:
         return False
     offset, more, _ = packet.fragment
     size = len(packet.payload)
@@ -342,6 +342,8 @@ def verdict4(packet: Read) -> Verdict:
         return SILENCE
     if has_source_route(packet.options):
         return answered(packet, Error(3, 5))
+    if is_crafted(packet):
+        return SILENCE
     size = 40 + packet.length
     if packet.protocol == IGMP:
         return SILENCE
@@ -383,10 +385,12 @@ def verdict6(packet: Read) -> Verdict:
     """Of an IPv6 packet."""
     if is_strange_v6(packet.source):
         return SILENCE
-    # About no ICMPv6 message (RFC 7915 section 5.4).
-    prohibited = SILENCE if behind(packet) == ICMP_V6 and len(packet.skipped) <= CHAIN_MAX else answered(packet, Error(1, 1))
+    # About no ICMPv6 message (RFC 7915 section 5.4), if it can be seen that it is one.
+    prohibited: Verdict = Error(1, 1)
+    if len(packet.skipped) <= CHAIN_MAX:
+        prohibited = SILENCE if behind(packet) == ICMP_V6 else answered(packet, Error(1, 1))
     source, destination = other(packet.source), other(packet.destination)
-    if source is None and packet.is_error and not packet.is_part:
+    if source is None and packet.is_error and not packet.is_part and len(packet.skipped) <= CHAIN_MAX:
         source = OWN.packed
     if source is None:
         return prohibited
@@ -399,6 +403,8 @@ def verdict6(packet: Read) -> Verdict:
         return prohibited
     if packet.segments_left:
         return SILENCE if packet.is_icmp else answered(packet, Error(4, 0, packet.segments_left))
+    if is_crafted(packet):
+        return SILENCE
     if packet.is_icmp:
         if packet.is_part:
             return SILENCE

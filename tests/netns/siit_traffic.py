@@ -187,7 +187,7 @@ class Traffic:
         if packet[0] >> 4 == 4 and self.often(0.5):
             return packet[:10] + chance.randbytes(2) + packet[12:]
         if self.often(0.3):
-            return packet[: chance.randrange(20, len(packet))]
+            return packet[: chance.randrange(20, len(packet) + 1)]
         size = int.from_bytes(packet[place : place + 2], "big") + chance.choice((-25, -1, 1, 100))
         changed = bytearray(packet[:place] + max(size, 0).to_bytes(2, "big") + packet[place + 2 :])
         if place == 2:

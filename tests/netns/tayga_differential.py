@@ -273,7 +273,8 @@ def is_uneven(packet: Read | None) -> bool:
     if packet is None or packet.fragment is None:
         return False
     offset, more, _ = packet.fragment
-    return more and len(packet.payload) % 8 != 0 or offset + len(packet.payload) > 65535
+    size = min(len(packet.payload), packet.length)
+    return more and size % 8 != 0 or offset + size > 65535
 
 
 RULES: list[tuple[str, Callable[[Case], object]]] = [
@@ -286,6 +287,7 @@ RULES: list[tuple[str, Callable[[Case], object]]] = [
         it.silent and it.packet.is_icmp and checksum(it.packet) == "wrong")),
     ("UDP without a checksum: tayga drops it", lambda it: it.silent and without_checksum(it.packet)),
     ("transport header that does not fit: tayga does not look", lambda it: it.wanted == SILENCE and is_broken(it.packet)),
+    ("fragment of an impossible length: tayga drops it before it looks further", lambda it: it.silent and is_uneven(it.packet)),
     ("fragment without payload: tayga translates it to IPv4", lambda it: it.passed and it.packet.is_part and not it.packet.payload),
     ("fragment of ICMP: tayga does not answer", lambda it: it.silent and it.packet.is_icmp and it.packet.is_part),
     ("fragment that may not be fragmented: tayga cuts it", lambda it: (
