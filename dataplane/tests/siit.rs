@@ -294,6 +294,10 @@ fn xl_12_what_is_embedded_leaves_by_the_routes_around_its_prefix() {
         let came = read(&lab.pass(OUTSIDE, &answer, INSIDE));
         assert_eq!((came.source, came.destination), (end("9.9.9.9:53"), end("192.168.1.10:1234")));
     }
+    // So do errors to who is embedded.
+    let last = udp6(OUTSIDE, (server, 53), (home, 1234), b"answer", 1);
+    let error = read6(&lab.pass(OUTSIDE, &last, OUTSIDE));
+    assert_eq!((error.destination, &error.transport[..2]), (server, &[3, 0][..]));
 }
 
 /// XL-20, XL-21: toward a smaller IPv4 link small packets are cut, and senders of larger ones are told.
