@@ -241,6 +241,39 @@ drop_reasons! {
     /// An ICMP error about a flow that has no session or mapping (RFC 5508 REQ-4).
     IcmpErrorNoSession, "nat44", "icmp-error-no-session",
         "nothing: late or forged errors";
+    /// An IPv4 packet whose sender chose its way (a source route that has not ended): not translated (RFC 7915 §4.1).
+    SourceRoute, "siit", "source-route",
+        "find the sender: no host uses source routes any more; they are an old way to get around filters";
+    /// An IPv6 packet with a routing header that has not ended: not translated (RFC 7915 §5.1).
+    RoutingHeader, "siit", "routing-header",
+        "let the sender address the packet itself: IPv4 has no such header";
+    /// An IPv6 packet with more extension headers than are looked behind.
+    ExtensionHeaders, "siit", "extension-headers",
+        "find the sender: no host sends so many";
+    /// A fragment with extension headers behind its fragment header, which IPv4 could not tell from data (RFC 7915 §5.1.1).
+    FragmentExtension, "siit", "fragment-extension",
+        "let the sender send smaller packets, or without such headers";
+    /// A fragment of an ICMP message, whose checksum needs the length of the whole message: not translated (RFC 7915 §1.2).
+    FragmentIcmp, "siit", "fragment-icmp",
+        "nothing: send smaller pings";
+    /// An ICMP message, its code, or the field that it points to is unknown in the other family (RFC 7915 §4.2, §5.2).
+    IcmpUntranslatable, "siit", "icmp-untranslatable",
+        "nothing: such messages are for one link or one family only";
+    /// An ICMP error whose quoted packet can't be read.
+    QuoteUnreadable, "siit", "quote-unreadable",
+        "nothing, if rare: broken or forged errors";
+    /// An ICMP error that quotes another error, or a message that no translated packet can have been (RFC 7915 §4.3, §5.3).
+    QuoteUntranslatable, "siit", "quote-untranslatable",
+        "nothing: no host answers an error with an error";
+    /// An ICMP error that quotes an address without an equivalent in the other family.
+    QuoteAddress, "siit", "quote-address",
+        "nothing, if rare: no translated packet can have had that address; otherwise see whether a mapping is missing";
+    /// A UDP datagram without a checksum, which IPv6 wants, from a sender that must send one or of which not all is here (RFC 7915 §4.5).
+    UdpChecksumNone, "siit", "udp-checksum-none",
+        "let the sender compute checksums, or have the gateway do so (fragments excepted): its capture on the port says who it is";
+    /// The packet would be longer in the other family than its buffer, or an IP packet, can be.
+    NoRoom, "siit", "no-room",
+        "report it: buffers are made with room for that";
     /// The queue to the control thread is full.
     PuntQueueFull, "host", "punt-queue-full",
         "find who floods the gateway itself with ARP, neighbour discovery or pings; forwarded packets are not affected";
@@ -330,29 +363,41 @@ pub enum IcmpError {
     HostUnreachable4,
     /// IPv4 3/4.
     FragmentationNeeded4,
+    /// IPv4 3/5: a source route that can't be followed.
+    SourceRouteFailed4,
+    /// IPv4 3/13: can't be translated (RFC 7915 §4.4).
+    Prohibited4,
     /// IPv4 11/0.
     TimeExceeded4,
     /// IPv6 1/0: no route.
     NoRoute6,
+    /// IPv6 1/1: can't be translated (RFC 7915 §5.4).
+    Prohibited6,
     /// IPv6 1/3: neighbour failed.
     AddressUnreachable6,
     /// IPv6 2/0.
     PacketTooBig6,
     /// IPv6 3/0.
     TimeExceeded6,
+    /// IPv6 4/0: a header field can't be followed.
+    ParameterProblem6,
 }
 
 impl IcmpError {
     /// Every error, in order.
-    pub const ALL: [IcmpError; 8] = [
+    pub const ALL: [IcmpError; 12] = [
         IcmpError::NetUnreachable4,
         IcmpError::HostUnreachable4,
         IcmpError::FragmentationNeeded4,
+        IcmpError::SourceRouteFailed4,
+        IcmpError::Prohibited4,
         IcmpError::TimeExceeded4,
         IcmpError::NoRoute6,
+        IcmpError::Prohibited6,
         IcmpError::AddressUnreachable6,
         IcmpError::PacketTooBig6,
         IcmpError::TimeExceeded6,
+        IcmpError::ParameterProblem6,
     ];
 
     /// Address family (4 or 6), type and code.
@@ -362,11 +407,15 @@ impl IcmpError {
             IcmpError::NetUnreachable4 => (4, 3, 0),
             IcmpError::HostUnreachable4 => (4, 3, 1),
             IcmpError::FragmentationNeeded4 => (4, 3, 4),
+            IcmpError::SourceRouteFailed4 => (4, 3, 5),
+            IcmpError::Prohibited4 => (4, 3, 13),
             IcmpError::TimeExceeded4 => (4, 11, 0),
             IcmpError::NoRoute6 => (6, 1, 0),
+            IcmpError::Prohibited6 => (6, 1, 1),
             IcmpError::AddressUnreachable6 => (6, 1, 3),
             IcmpError::PacketTooBig6 => (6, 2, 0),
             IcmpError::TimeExceeded6 => (6, 3, 0),
+            IcmpError::ParameterProblem6 => (6, 4, 0),
         }
     }
 }

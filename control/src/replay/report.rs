@@ -246,10 +246,14 @@ fn error_name(error: IcmpError) -> &'static str {
         IcmpError::NetUnreachable4 => "ICMP network unreachable",
         IcmpError::HostUnreachable4 => "ICMP host unreachable",
         IcmpError::FragmentationNeeded4 => "ICMP fragmentation needed",
+        IcmpError::SourceRouteFailed4 => "ICMP source route failed",
+        IcmpError::Prohibited4 => "ICMP administratively prohibited",
         IcmpError::TimeExceeded4 => "ICMP time exceeded",
         IcmpError::NoRoute6 => "ICMPv6 no route",
+        IcmpError::Prohibited6 => "ICMPv6 administratively prohibited",
         IcmpError::AddressUnreachable6 => "ICMPv6 address unreachable",
         IcmpError::PacketTooBig6 => "ICMPv6 packet too big",
         IcmpError::TimeExceeded6 => "ICMPv6 time exceeded",
+        IcmpError::ParameterProblem6 => "ICMPv6 parameter problem",
     }
 }

@@ -69,12 +69,23 @@ pub fn pseudo4(source: u32, destination: u32, protocol: u8, len: u16) -> u32 {
 /// Sum of the IPv6 pseudo-header (RFC 8200 §8.1). `len` in bytes.
 #[must_use]
 pub fn pseudo6(source: u128, destination: u128, next_header: u8, len: u16) -> u32 {
-    let sum_of = |address: u128| sum(0, &address.to_be_bytes());
-    sum_of(source) + sum_of(destination) + u32::from(next_header) + u32::from(len)
+    sum128(source) + sum128(destination) + u32::from(next_header) + u32::from(len)
 }
 
+/// Sum of an IPv6 address, host order. Not folded: below 2^19.
 #[inline]
-const fn halves(word: u32) -> u32 {
+#[must_use]
+#[allow(clippy::cast_possible_truncation)] // the halves, and a sum of four numbers of 32 bits that is folded to 19
+pub const fn sum128(address: u128) -> u32 {
+    let (high, low) = ((address >> 64) as u64, address as u64);
+    let sum = (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff);
+    ((sum >> 16) + (sum & 0xffff)) as u32
+}
+
+/// Sum of a 32-bit field, host order. Not folded: below 2^17.
+#[inline]
+#[must_use]
+pub const fn halves(word: u32) -> u32 {
     (word >> 16) + (word & 0xffff)
 }
 
@@ -98,6 +109,14 @@ impl Delta {
     #[must_use]
     pub const fn long(self, old: u32, new: u32) -> Self {
         Delta(fold(self.0 as u32 + halves(!old) + halves(new)))
+    }
+
+    /// Adds the replacement of fields whose sums are these (not folded). They may be of different lengths, and fields that come
+    /// or go have no counterpart; all lie on even offsets.
+    #[inline]
+    #[must_use]
+    pub const fn sums(self, old: u32, new: u32) -> Self {
+        Delta(fold(self.0 as u32 + (!fold(old)) as u32 + fold(new) as u32))
     }
 
     /// Adds another difference.
@@ -173,6 +192,14 @@ mod tests {
         let mut echo6 = echo;
         echo6[0] = 128;
         assert_eq!(checksum(pseudo6(source, destination, 58, 16), &echo6), 0x4969);
+    }
+
+    /// The sum of an address is that of its bytes, whatever its width of words.
+    #[test]
+    fn sums_of_addresses() {
+        for address in [0, 1, u128::MAX, 0xffff << 64, 0x2001_0db8_01c0_0002_0021_0000_0000_0000, u128::MAX - 0xfffe] {
+            assert_eq!(fold(sum128(address)), fold(sum(0, &address.to_be_bytes())), "{address:x}");
+        }
     }
 
     /// N44-31: for every new port, the update equals a full recomputation.

@@ -66,9 +66,9 @@ pub fn write4<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u32
     true
 }
 
-/// The same for ICMPv6. `mtu` goes into a packet-too-big.
+/// The same for ICMPv6. `value` goes into a packet-too-big, as the MTU, and into a parameter problem, as the pointer.
 #[must_use]
-pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u128, original: &[u8]) -> bool {
+pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, value: u16, source: u128, original: &[u8]) -> bool {
     let quote = &original[..original.len().min(ERROR6_MAX - parse::IPV6 - 8)];
     let payload = 8 + quote.len();
     let (Ok(payload_field), true) = (u16::try_from(payload), packet.append(parse::ETHERNET + parse::IPV6 + payload))
@@ -86,8 +86,8 @@ pub fn write6<P: Packet>(packet: &mut P, error: IcmpError, mtu: u16, source: u12
     let pseudo = checksum::sum(u32::from(parse::protocol::ICMPV6) + u32::from(payload_field), &ip[8..40]);
     let icmp = &mut ip[parse::IPV6..];
     icmp[..8].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
-    if error == IcmpError::PacketTooBig6 {
-        put32(icmp, 4, u32::from(mtu));
+    if matches!(error, IcmpError::PacketTooBig6 | IcmpError::ParameterProblem6) {
+        put32(icmp, 4, u32::from(value));
     }
     icmp[8..].copy_from_slice(quote);
     let sum = checksum::checksum(pseudo, icmp);

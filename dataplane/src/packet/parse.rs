@@ -48,6 +48,8 @@ pub mod ethertype {
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -65,7 +67,7 @@ pub const IPV4: usize = 20;
 /// Length of an IPv6 header, in bytes.
 pub const IPV6: usize = 40;
 /// Extension headers that are looked behind; a longer chain is forwarded, but not seen into (RFC 8200 §3).
-const EXTENSIONS_MAX: usize = 8;
+pub const EXTENSIONS_MAX: usize = 8;
 
 /// TCP flags.
 pub mod tcp_flags {
@@ -109,8 +111,10 @@ pub fn put32(data: &mut [u8], at: usize, value: u32) {
     }
 }
 
+/// The 128-bit big-endian field at `at`; zero beyond the end.
 #[inline]
-fn get128(data: &[u8], at: usize) -> u128 {
+#[must_use]
+pub fn get128(data: &[u8], at: usize) -> u128 {
     data.get(at..at + 16).and_then(|field| field.try_into().ok()).map_or(0, u128::from_be_bytes)
 }
 

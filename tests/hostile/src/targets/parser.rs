@@ -2,9 +2,11 @@
 
 use dataplane::counters::IcmpError;
 use dataplane::packet::parse::{self, Fragment, Transport, View4, View6, ethertype};
-use dataplane::packet::{HeapPool, PacketPool, checksum, error, offload};
+use dataplane::packet::{HeapPacket, HeapPool, PacketPool, checksum, error, offload};
 use dataplane::packet::{Packet, buffer};
 use dataplane::session::Tuple4;
+use dataplane::translate::embed::WELL_KNOWN;
+use dataplane::translate::siit::{Mtus, Settings, to4, to6};
 use dataplane::translate::{icmp, mss, napt};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 
@@ -97,6 +99,7 @@ fn four(frame: &[u8], view: &View4) {
         mss::clamp(&mut clamped[view.l4..view.end], 536);
         assert_only(frame, &clamped, view.l4..view.end);
     }
+    to_six(frame, view);
     if error::may_answer4(frame, view) {
         let original = &frame[view.l3..view.end];
         let mut answer = empty();
@@ -115,6 +118,7 @@ fn six(frame: &[u8], view: &View6) {
     assert_eq!(usize::from(header.payload_length()) + 40, view.end - view.l3);
     assert_eq!((header.source_addr().to_bits(), header.destination_addr().to_bits()), (view.source, view.destination));
     assert_eq!(header.hop_limit(), view.hop_limit);
+    to_four(frame, view);
     if error::may_answer6(frame, view, IcmpError::TimeExceeded6) {
         let original = &frame[view.l3..view.end];
         let mut answer = empty();
@@ -123,6 +127,36 @@ fn six(frame: &[u8], view: &View6) {
         assert!((read.end, read.transport) == (answer.data().len(), Transport::IcmpError));
         assert!(answer.data().len() <= parse::ETHERNET + error::ERROR6_MAX);
     }
+}
+
+const MTUS: Mtus = Mtus { v4: 1500, v6: 1500 };
+
+/// What can be translated to IPv6 is, and is as long as it says.
+fn to_six(frame: &[u8], view: &View4) {
+    let (mut packet, settings) = (HeapPacket::from_frame(frame), Settings::default());
+    let embed = |address| WELL_KNOWN.embed(address);
+    let Ok(plan) = to6::examine(&packet, view, &settings, |_, address| Some(embed(address))) else { return };
+    assert_eq!(packet.data(), frame, "examined, not changed");
+    let to = (embed(view.source), embed(view.destination));
+    assert!(to6::translate(&mut packet, view, &plan, to, MTUS, &settings, false).is_some());
+    let ip = &packet.data()[view.l3..];
+    let header = Ipv6HeaderSlice::from_slice(ip).expect("a header");
+    assert_eq!((plan.len, usize::from(header.payload_length()) + 40), (ip.len(), ip.len()));
+    assert_eq!((header.source_addr().to_bits(), header.destination_addr().to_bits()), to);
+}
+
+/// What can be translated to IPv4 is, and is as long as it says.
+fn to_four(frame: &[u8], view: &View6) {
+    let (mut packet, settings) = (HeapPacket::from_frame(frame), Settings::default());
+    let Ok(plan) = to4::examine(&packet, view, |_, _| Some(0xc000_0201)) else { return };
+    assert_eq!(packet.data(), frame, "examined, not changed");
+    let to = (0xc633_6402, 0x0a00_0001);
+    assert!(to4::translate(&mut packet, view, &plan, to, 7, MTUS, &settings).is_some());
+    let ip = &packet.data()[view.l3..];
+    let header = Ipv4HeaderSlice::from_slice(ip).expect("a header");
+    assert_eq!((plan.len, usize::from(header.total_len())), (ip.len(), ip.len()));
+    assert_eq!((header.source_addr().to_bits(), header.destination_addr().to_bits()), to);
+    assert_eq!(build::checksum(&[header.slice()]), 0);
 }
 
 fn empty() -> impl buffer::Packet {
