@@ -752,6 +752,8 @@ pub struct Plan {
     target_places: HashMap<Target, u32>,
     fib4: Trie,
     fib6: Trie,
+    /// The routes of IPv6 alone, without the prefixes of translators; if there are translators.
+    routes6: Trie,
     /// A bit for each IPv4 /16 in which there are addresses that mean more than a way out.
     special: Box<[u64]>,
     /// The zones that nothing is translated from or to.
@@ -811,6 +813,7 @@ impl Plan {
             target_places: HashMap::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
+            routes6: Trie::new(),
             special: vec![0; (1 << 16) / 64].into(),
             plain: Vec::new(),
             policy: Policy::compile(&spec)?,
@@ -825,6 +828,10 @@ impl Plan {
         plan.add_routes(&spec);
         for &former in &spec.former {
             plan.route(former, Target::Former);
+        }
+        // What crosses to IPv6 leaves by them too, by whatever prefix it got there.
+        if !spec.crossings.is_empty() {
+            plan.routes6 = plan.fib6.clone();
         }
         // After the routes: of a prefix that is both, the translation counts.
         for (rule, index) in spec.prefixes.iter().zip(0..) {
@@ -1054,6 +1061,16 @@ impl Plan {
     #[must_use]
     pub fn target6(&self, destination: u128) -> Option<Target> {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
+    }
+
+    /// What the IPv6 destination of a packet means that has crossed from IPv4 or is our own: it does not cross.
+    #[inline(always)]
+    #[must_use]
+    pub fn beyond6(&self, destination: u128) -> Option<Target> {
+        match self.target6(destination)? {
+            Target::Cross(_) => self.targets.get(self.routes6.lookup6(destination)? as usize).copied(),
+            target => Some(target),
+        }
     }
 
     /// Whether nothing is translated from or to a zone: its packets are only routed.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::{
     INSIDE, Lab, OUTSIDE, PEER, end, icmp, icmp6, prefix, read, read6, spec, tcp_with, udp, udp_ttl, udp6, with_ip,
 };
+use dataplane::counters::Drop;
 use dataplane::message::NeighbourState;
 use dataplane::plan::{CrossingSpec, InterfaceId, MssClamp, NextHop, RouteSpec, Spec, ZoneId};
 use dataplane::translate::eam::{Hairpin, Row, Table};
@@ -272,6 +273,29 @@ fn xl_12_native_routes_win() {
     assert_eq!(read(&lab.pass(OUTSIDE, &native, INSIDE)).destination, end("192.0.2.33:1234"));
 }
 
+/// 464XLAT's customer side (RFC 6877): all of IPv4 is embedded in the provider's prefix, which is out there somewhere.
+#[test]
+fn xl_12_what_is_embedded_leaves_by_the_routes_around_its_prefix() {
+    let mut lab = lab_of(spec_with(CrossingSpec {
+        ipv4: ZoneId(0),
+        ipv6: ZoneId(1),
+        prefixes: vec![embedding("2001:db8:64::/96")],
+        destinations: vec![Ipv4Addr::UNSPECIFIED..=Ipv4Addr::BROADCAST],
+        mappings: table(&[("192.168.1.0/24", "2001:db8:c1a7::/120")]),
+        ..crossing()
+    }));
+    lab.neighbour(INSIDE, "192.168.1.10".parse().unwrap(), NeighbourState::Reachable(PEER));
+    let (home, server) = (v6("2001:db8:c1a7::a"), v6("2001:db8:64::9.9.9.9"));
+    for _ in 0..2 {
+        let question = udp(INSIDE, end("192.168.1.10:1234"), end("9.9.9.9:53"), b"question");
+        let left = read6(&lab.pass(INSIDE, &question, OUTSIDE));
+        assert_eq!((left.source, left.destination), (home, server));
+        let answer = udp6(OUTSIDE, (server, 53), (home, 1234), b"answer", 64);
+        let came = read(&lab.pass(OUTSIDE, &answer, INSIDE));
+        assert_eq!((came.source, came.destination), (end("9.9.9.9:53"), end("192.168.1.10:1234")));
+    }
+}
+
 /// XL-20, XL-21: toward a smaller IPv4 link small packets are cut, and senders of larger ones are told.
 #[test]
 fn xl_20_21_a_smaller_ipv4_link() {
@@ -458,6 +482,9 @@ fn eam_02_03_mapped_and_embedded_addresses_in_one_packet() {
     let stranger = udp6(INSIDE, (v6("2001:db8:aaaa::77"), 1234), (v6("64:ff9b::9.9.9.9"), 53), b"", 64);
     assert_eq!(read6(&lab.pass(INSIDE, &stranger, INSIDE)).transport[..2], [1, 1], "prohibited");
     assert_eq!(lab.drops(), [("uncrossed", 1)]);
+    // About its ICMPv6 there is nothing to say (RFC 7915 §5.4).
+    let ping = icmp6(INSIDE, v6("2001:db8:aaaa::77"), v6("64:ff9b::9.9.9.9"), 128, 0, [0; 4], b"ping");
+    lab.dropped(INSIDE, &ping, Drop::Uncrossed);
 }
 
 /// Of a mapping's two addresses one is a host's: packets to it in its own family are routed.

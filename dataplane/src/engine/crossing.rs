@@ -61,7 +61,7 @@ impl<P: Packet> Engine<P> {
         if view.ttl <= 1 {
             return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded4, 0))));
         }
-        let target = self.plan.target6(destination);
+        let target = self.plan.beyond6(destination);
         let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, destination)));
         let next_hop = next_hop.filter(|it| self.zone(it.interface()) == ipv6);
         let next_hop = next_hop.ok_or(Verdict::Drop(Drop::NoRoute, Some((IcmpError::NetUnreachable4, 0))))?;
@@ -108,7 +108,9 @@ impl<P: Packet> Engine<P> {
             quoted?;
             spec.error_source4(self.secret.address_hash(view.source))
         });
-        let source = source.ok_or(Verdict::Drop(Drop::Uncrossed, Some((IcmpError::Prohibited6, 0))))?;
+        // No error about any ICMPv6 message (RFC 7915 §5.4).
+        let error = (view.protocol != parse::protocol::ICMPV6).then_some((IcmpError::Prohibited6, 0));
+        let source = source.ok_or(Verdict::Drop(Drop::Uncrossed, error))?;
         let Destination4 { address: destination, embedded } = destination;
         if embedded && spec.is_barred(view.destination) {
             return Err(Drop::NotGlobal.into());
@@ -184,7 +186,7 @@ impl<P: Packet> Engine<P> {
         let ends = back(Role::Source, addresses.0).zip(back(Role::Destination, addresses.1));
         let (source, destination) = ends.ok_or(Verdict::from(Drop::Uncrossed))?;
         let ipv6 = spec.ipv6;
-        let target = self.plan.target6(destination);
+        let target = self.plan.beyond6(destination);
         let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, destination)));
         let next_hop = next_hop.filter(|it| self.zone(it.interface()) == ipv6);
         let next_hop = next_hop.ok_or(Verdict::Drop(Drop::NoRoute, Some((IcmpError::NoRoute6, 0))))?;
@@ -251,7 +253,7 @@ impl<P: Packet> Engine<P> {
             return None;
         }
         let plan = to6::examine(packet, &view, &spec.settings, |_, _| None).ok()?;
-        let next_hop = self.plan.target6(to)?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
+        let next_hop = self.plan.beyond6(to)?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
         let (_, way) = self.neighbours.recent(&next_hop);
         let fits = matches!(plan.fit(way.mtu, &spec.settings), Ok(None));
         if !fits || self.zone(next_hop.interface()) != spec.ipv6 {
