@@ -13,7 +13,7 @@ fi
 packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
 [[ ${1-} == build ]] || packages+=(
     # the laboratory, its clients and servers
-    bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tayga tcpdump traceroute unbound
+    bind9-dnsutils curl ethtool iperf3 iproute2 iptables iputils-ping nftables procps python3 tayga tcpdump traceroute unbound
     # judges
     prometheus python3-jsonschema python3-scapy python3-yaml strace systemd tshark udev
     # the image

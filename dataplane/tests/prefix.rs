@@ -404,6 +404,26 @@ fn nmp_02_quotes_fragments_and_hairpin() {
     assert_eq!((turned.source, turned.destination, turned.ttl), ((outside, 4000), end("10.1.2.8:53"), 63));
 }
 
+/// UDP-Lite has a checksum in every packet: one that comes out as zero is sent as ones (RFC 3828 §3.1). ICMPv6 behind an IPv4 header
+/// is nobody's, and has none.
+#[test]
+fn nmp_01_checksums_of_rare_protocols() {
+    let mut lab = lab(&[netmap4()]);
+    let packet = |protocol: u8, sum: u16| {
+        with_ip(udp(INSIDE, end("10.1.2.7:4000"), end("198.18.0.1:53"), b"data"), |ip| {
+            ip[9] = protocol;
+            ip[26..28].copy_from_slice(&sum.to_be_bytes());
+        })
+    };
+    let sum = |frame: &[u8]| u16::from_be_bytes([frame[IP + 26], frame[IP + 27]]);
+    // What the exchange of addresses takes away.
+    let less = 0x7000 - sum(&lab.pass(INSIDE, &packet(136, 0x7000), OUTSIDE));
+    assert_eq!(sum(&lab.pass(INSIDE, &packet(136, less), OUTSIDE)), 0xffff);
+    assert_eq!(sum(&lab.pass(INSIDE, &packet(136, less + 1), OUTSIDE)), 1);
+    let strange = packet(58, 0x7000);
+    assert_eq!(lab.pass(INSIDE, &strange, OUTSIDE)[IP + 20..], strange[IP + 20..]);
+}
+
 /// NETMAP comes before NAT44 of the same zones, and a session of before a reload ends.
 #[test]
 fn netmap_beside_nat44() {

@@ -139,7 +139,7 @@ remote-control:
 def answers(space: Namespace, address: str, port: int) -> bool:
     """Whether a TCP port can be connected to from its own host."""
     with space.entered():
-        probe = socket.socket()
+        probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     with probe:
         probe.settimeout(1)
         return probe.connect_ex((address, port)) == 0

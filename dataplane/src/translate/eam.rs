@@ -3,9 +3,9 @@
 //! A row maps an IPv4 prefix to an IPv6 prefix. An address is translated by the row with the longest prefix that it is in: the
 //! bits behind the prefix go behind the other one; in IPv6 zeros may follow, which on the way back are ignored (§3.3).
 //!
-//! The table is built once and never changed. For each family it is a hash table of the rows themselves, by prefix. A look-up asks it
-//! once for every length that occurs, from the longest on: of whole addresses that is one question, and one or two lines of memory,
-//! which can be prefetched.
+//! The table is built once and never changed. For each family it is a hash table of the rows themselves, two in a cache line, by
+//! prefix. A look-up asks it once for every length that occurs, from the longest on. Where all rows map whole addresses, that is one
+//! question and, but for a few, one line of memory, which can be prefetched; and none for addresses beyond the first and the last row.
 
 use crate::session::prefetch::prefetch;
 
@@ -20,33 +20,6 @@ pub struct Row {
     pub v6_len: u8,
     /// Length of the IPv4 prefix in bits.
     pub v4_len: u8,
-}
-
-impl Row {
-    /// By how many zeros the IPv6 address is longer than the IPv4 address's suffix. Not below zero, in a table.
-    #[inline]
-    const fn padding(&self) -> u32 {
-        (self.v4_len as u32 + 96).wrapping_sub(self.v6_len as u32)
-    }
-
-    /// The IPv6 address of an IPv4 address in this row (RFC 7757 §3.3.1).
-    #[inline]
-    #[must_use]
-    pub fn to6(&self, address: u32) -> u128 {
-        let suffix = u128::from(address & low4(self.v4_len));
-        self.v6 | suffix.checked_shl(self.padding()).unwrap_or(0)
-    }
-
-    /// The IPv4 address of an IPv6 address in this row (RFC 7757 §3.3.2).
-    #[inline]
-    #[must_use]
-    pub fn to4(&self, address: u128) -> u32 {
-        let suffix = (address & low6(self.v6_len)).checked_shr(self.padding()).unwrap_or(0);
-        #[allow(clippy::cast_possible_truncation)]
-        // what is behind the prefix and before the padding is 32 bits at the most
-        let suffix = suffix as u32;
-        self.v4 | suffix
-    }
 }
 
 /// The bits behind a prefix of this length.
@@ -104,8 +77,9 @@ pub const ROWS_MAX: usize = 1 << 24;
 /// The table. The default has no rows.
 #[derive(Debug, Default)]
 pub struct Table {
-    by4: Side,
-    by6: Side,
+    by4: Side<u32>,
+    by6: Side<u128>,
+    len: usize,
 }
 
 impl Table {
@@ -132,153 +106,235 @@ impl Table {
         let mut overlaps = Vec::new();
         nest(&rows, Family::V4, &mut overlaps)?;
         nest(&rows, Family::V6, &mut overlaps)?;
-        Ok((Table { by4: Side::new(&rows, Family::V4), by6: Side::new(&rows, Family::V6) }, overlaps))
+        let mut by4 = Side::new(&rows, |row| (hash4(row.v4, row.v4_len), row.v4_len), |len| !low4(len));
+        let mut by6 = Side::new(&rows, |row| (hash6(row.v6, row.v6_len), row.v6_len), |len| !low6(len));
+        by4.first = rows.iter().map(|row| row.v4).min().unwrap_or_default();
+        by4.last = rows.iter().map(|row| row.v4 | low4(row.v4_len)).max().unwrap_or_default();
+        by6.first = rows.iter().map(|row| row.v6).min().unwrap_or_default();
+        by6.last = rows.iter().map(|row| row.v6 | low6(row.v6_len)).max().unwrap_or_default();
+        Ok((Table { by4, by6, len: rows.len() }, overlaps))
     }
 
     /// How many rows it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by4.len
+        self.len
     }
 
     /// Whether it has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by4.len == 0
+        self.len == 0
     }
 
-    /// The row of an IPv4 address, host order: the one with the longest IPv4 prefix that it is in.
-    #[inline]
-    #[must_use]
-    pub fn find4(&self, address: u32) -> Option<&Row> {
-        self.by4.lens.iter().find_map(|&len| {
-            let key = address & !low4(len);
-            self.by4.probe(hash4(key, len)).find(|row| row.v4 == key && row.v4_len == len)
-        })
-    }
-
-    /// The row of an IPv6 address, host order: the one with the longest IPv6 prefix that it is in.
-    #[inline]
-    #[must_use]
-    pub fn find6(&self, address: u128) -> Option<&Row> {
-        self.by6.lens.iter().find_map(|&len| {
-            let key = address & !low6(len);
-            self.by6.probe(hash6(key, len)).find(|row| row.v6 == key && row.v6_len == len)
-        })
-    }
-
-    /// The IPv6 address of an IPv4 address. Host order.
+    /// The IPv6 address of an IPv4 address (RFC 7757 §3.3.1), by the row with the longest IPv4 prefix that it is in. Host order.
     #[inline]
     #[must_use]
     pub fn to6(&self, address: u32) -> Option<u128> {
-        self.find4(address).map(|row| row.to6(address))
+        self.find4(address).map(|slot| slot.v6 | u128::from(address & low4(slot.v4_len)) << slot.padding)
     }
 
-    /// The IPv4 address of an IPv6 address. Host order.
+    /// The IPv4 address of an IPv6 address (RFC 7757 §3.3.2), by the row with the longest IPv6 prefix that it is in. Host order.
     #[inline]
     #[must_use]
     pub fn to4(&self, address: u128) -> Option<u32> {
-        self.find6(address).map(|row| row.to4(address))
+        #[allow(clippy::cast_possible_truncation)] // the bits that are asked for are among the lower ones
+        self.find6(address).map(|slot| slot.v4 | (address >> slot.padding) as u32 & low4(slot.v4_len))
+    }
+
+    /// The row that [`Table::to6`] goes by.
+    #[must_use]
+    pub fn row4(&self, address: u32) -> Option<Row> {
+        self.find4(address).map(Slot::row)
+    }
+
+    /// The row that [`Table::to4`] goes by.
+    #[must_use]
+    pub fn row6(&self, address: u128) -> Option<Row> {
+        self.find6(address).map(Slot::row)
+    }
+
+    #[inline]
+    fn find4(&self, address: u32) -> Option<&Slot> {
+        self.by4.lens_of(address).iter().find_map(|&(len, mask)| {
+            let key = address & mask;
+            self.by4.find(hash4(key, len), |slot| (slot.v4 == key) & (slot.v4_len == len))
+        })
+    }
+
+    #[inline]
+    fn find6(&self, address: u128) -> Option<&Slot> {
+        self.by6.lens_of(address).iter().find_map(|&(len, mask)| {
+            let key = address & mask;
+            self.by6.find(hash6(key, len), |slot| (slot.v6 == key) & (slot.v6_len == len))
+        })
     }
 
     /// Asks for the memory that [`Table::to6`] reads first, to be called some packets before it.
     #[inline]
     pub fn prefetch4(&self, address: u32) {
-        if let Some(&len) = self.by4.lens.first() {
-            self.by4.prefetch(hash4(address & !low4(len), len));
+        if let Some(&(len, mask)) = self.by4.lens_of(address).first() {
+            self.by4.prefetch(hash4(address & mask, len));
         }
     }
 
     /// Asks for the memory that [`Table::to4`] reads first, to be called some packets before it.
     #[inline]
     pub fn prefetch6(&self, address: u128) {
-        if let Some(&len) = self.by6.lens.first() {
-            self.by6.prefetch(hash6(address & !low6(len), len));
+        if let Some(&(len, mask)) = self.by6.lens_of(address).first() {
+            self.by6.prefetch(hash6(address & mask, len));
         }
     }
 }
 
-/// The rows by the prefix of one family: open addressing, at most half full.
-#[derive(Debug, Default)]
-struct Side {
-    /// Lengths of prefixes that occur, from the longest on.
-    lens: Vec<u8>,
-    /// A power of two of them; those without a row are [`FREE`]. Empty if there are no rows.
-    slots: Box<[Row]>,
-    /// By how many bits a hash is shifted right to be a place among them.
-    shift: u32,
-    len: usize,
+/// A row, or none.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    v6: u128,
+    v4: u32,
+    v6_len: u8,
+    v4_len: u8,
+    /// By how many zeros the IPv6 address's suffix is longer; without a suffix it does not matter.
+    padding: u8,
+    /// Of a bucket's first slot: whether a row that belongs here is in one of the next buckets.
+    has_more: bool,
 }
 
-/// No row: its prefixes are longer than addresses.
-const FREE: Row = Row { v6: 0, v4: 0, v6_len: u8::MAX, v4_len: u8::MAX };
+impl Slot {
+    /// No row: its prefixes are longer than addresses.
+    const FREE: Slot = Slot { v6: 0, v4: 0, v6_len: u8::MAX, v4_len: u8::MAX, padding: 0, has_more: false };
 
-impl Side {
-    fn new(rows: &[Row], family: Family) -> Self {
-        if rows.is_empty() {
-            return Side::default();
-        }
-        let place = |row: &Row| match family {
-            Family::V4 => (hash4(row.v4, row.v4_len), row.v4_len),
-            Family::V6 => (hash6(row.v6, row.v6_len), row.v6_len),
+    fn new(row: &Row) -> Self {
+        let Row { v6, v4, v6_len, v4_len } = *row;
+        Slot { v6, v4, v6_len, v4_len, padding: (96 + v4_len - v6_len).min(127), has_more: false }
+    }
+
+    fn row(&self) -> Row {
+        Row { v6: self.v6, v4: self.v4, v6_len: self.v6_len, v4_len: self.v4_len }
+    }
+
+    fn is_free(&self) -> bool {
+        self.v4_len == u8::MAX
+    }
+}
+
+/// A cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bucket([Slot; 2]);
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// The rows by the prefix of one family, whose addresses are `A`.
+#[derive(Debug, Default)]
+struct Side<A> {
+    /// Lengths of prefixes that occur, from the longest on, and the bits that each has.
+    lens: Vec<(u8, A)>,
+    /// A power of two of them, at least one for every row. None if there are no rows.
+    buckets: Box<[Bucket]>,
+    /// By how many bits a hash is shifted right to be a place among them.
+    shift: u32,
+    /// The first and the last address that is in a row. Many others need no look-up: hosts elsewhere, which no row is about.
+    first: A,
+    last: A,
+}
+
+impl<A: Copy + Default + PartialOrd> Side<A> {
+    /// `prefix` gives the hash and the length of a row's prefix, `mask` the bits that a prefix of this length has.
+    fn new(rows: &[Row], prefix: impl Fn(&Row) -> (u64, u8), mask: impl Fn(u8) -> A) -> Self {
+        let buckets = match rows.len() {
+            0 => 0,
+            rows => rows.next_power_of_two().max(2),
         };
-        let slots = vec![FREE; (2 * rows.len()).next_power_of_two()].into_boxed_slice();
-        let shift = 64 - slots.len().trailing_zeros();
-        let mut side = Side { lens: Vec::new(), slots, shift, len: rows.len() };
-        let mask = side.slots.len() - 1;
+        let buckets = vec![Bucket([Slot::FREE; 2]); buckets].into_boxed_slice();
+        let shift = 64 - buckets.len().trailing_zeros().min(63);
+        let mut side = Side { lens: Vec::new(), buckets, shift, first: A::default(), last: A::default() };
         let mut occurs = [false; 129];
         for row in rows {
-            let (hash, len) = place(row);
+            let (hash, len) = prefix(row);
             occurs[usize::from(len)] = true;
-            let mut at = side.place(hash);
-            while side.slots[at] != FREE {
-                at = (at + 1) & mask;
-            }
-            side.slots[at] = *row;
+            side.insert(hash, Slot::new(row));
         }
-        side.lens = (0..=128).rev().filter(|&len| occurs[usize::from(len)]).collect();
+        side.lens = (0..=128).rev().filter(|&len| occurs[usize::from(len)]).map(|len| (len, mask(len))).collect();
         side
     }
 
-    /// The slot where the look-up of a prefix with this hash begins.
+    /// The lengths of prefixes that an address may be in.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // as few bits as there are slots
+    fn lens_of(&self, address: A) -> &[(u8, A)] {
+        if self.first <= address && address <= self.last { &self.lens } else { &[] }
+    }
+
+    fn insert(&mut self, hash: u64, new: Slot) {
+        let mut place = self.place(hash);
+        loop {
+            let Bucket(slots) = &mut self.buckets[place];
+            if let Some(slot) = slots.iter_mut().find(|slot| slot.is_free()) {
+                *slot = Slot { has_more: slot.has_more, ..new };
+                return;
+            }
+            slots[0].has_more = true;
+            place = self.next(place);
+        }
+    }
+
+    /// The bucket where the look-up of a prefix with this hash begins.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // as few bits as there are buckets
     fn place(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
     }
 
-    /// The rows that may be the one of a prefix with this hash.
     #[inline]
-    fn probe(&self, hash: u64) -> impl Iterator<Item = &Row> {
-        let mask = self.slots.len().wrapping_sub(1);
-        // At most half of the slots have rows, so this ends.
-        (self.place(hash)..).map_while(move |at| self.slots.get(at & mask).filter(|row| row.v4_len <= 32))
+    fn next(&self, place: usize) -> usize {
+        (place + 1) & (self.buckets.len() - 1)
+    }
+
+    /// The slot of the prefix with this hash, of which `is` says whether it is it.
+    #[inline]
+    fn find(&self, hash: u64, is: impl Fn(&Slot) -> bool) -> Option<&Slot> {
+        let mut place = self.place(hash);
+        loop {
+            let Bucket([first, second]) = self.buckets.get(place)?;
+            // Both are looked at: which of them it is can't be foretold, that it is one of them can.
+            let (is_first, is_second) = (is(first), is(second));
+            if is_first | is_second {
+                return Some(if is_second { second } else { first });
+            }
+            // At most half of the slots have rows, so this ends.
+            if !first.has_more {
+                return None;
+            }
+            place = self.next(place);
+        }
     }
 
     #[inline]
     fn prefetch(&self, hash: u64) {
-        if let Some(slot) = self.slots.get(self.place(hash)) {
-            prefetch(slot);
+        if let Some(bucket) = self.buckets.get(self.place(hash)) {
+            prefetch(bucket);
         }
     }
 }
 
-/// Odd numbers without pattern: 2^64 over the golden ratio, and over the plastic number.
+/// Numbers without pattern: 2^64 over the golden ratio, and over the plastic number.
 const K: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc13f_a9a9_02a6_328f];
 
-/// The hash of an IPv4 prefix: the upper bits are the good ones.
+/// The hash of an IPv4 prefix: the upper bits are the good ones. Multiplied twice, so that no step between addresses stays one.
 #[inline]
 fn hash4(key: u32, len: u8) -> u64 {
-    (u64::from(key) << 8 | u64::from(len)).wrapping_mul(K[0])
+    let product = (u64::from(key) << 8 | u64::from(len)).wrapping_mul(K[0]);
+    (product ^ product >> 32).wrapping_mul(K[1])
 }
 
-/// The hash of an IPv6 prefix: the upper bits are the good ones.
+/// The hash of an IPv6 prefix: the upper bits are the good ones. Both halves of a product, so that no pattern in the halves of
+/// addresses stays one.
 #[inline]
+#[allow(clippy::cast_possible_truncation)] // the halves
 fn hash6(key: u128, len: u8) -> u64 {
-    #[allow(clippy::cast_possible_truncation)] // the halves
     let (high, low) = ((key >> 64) as u64, key as u64);
-    let high = (high ^ u64::from(len)).wrapping_mul(K[1]).rotate_left(32);
-    (high ^ low).wrapping_mul(K[0])
+    let product = u128::from(high ^ u64::from(len) ^ K[0]) * u128::from(low ^ K[1]);
+    (product >> 64) as u64 ^ product as u64
 }
 
 /// Finds identical prefixes, and those within others.
@@ -488,17 +544,16 @@ mod tests {
             .collect();
         let (table, overlaps) = Table::build(&rows).unwrap();
         assert_eq!((table.len(), overlaps.len()), (100_000, 0));
-        let mut longest = [0, 0];
         for row in &rows {
             assert_eq!((table.to6(row.v4), table.to4(row.v6)), (Some(row.v6), Some(row.v4)));
+            assert_eq!((table.row4(row.v4), table.row6(row.v6)), (Some(*row), Some(*row)));
             assert_eq!((table.to6(row.v4 + 1), table.to4(row.v6 + 1)), (None, None));
-            let probes = [
-                table.by4.probe(hash4(row.v4, 32)).take_while(|it| it.v4 != row.v4).count(),
-                table.by6.probe(hash6(row.v6, 128)).take_while(|it| it.v6 != row.v6).count(),
-            ];
-            longest = [longest[0].max(probes[0]), longest[1].max(probes[1])];
         }
-        assert!(longest.iter().all(|&probes| probes < 32), "{longest:?}");
+        // Nearly all of them in the line that is looked at first.
+        for buckets in [&table.by4.buckets, &table.by6.buckets] {
+            let more = buckets.iter().filter(|Bucket([first, _])| first.has_more).count();
+            assert!(more < buckets.len() / 15, "{more} of {}", buckets.len());
+        }
     }
 
     fn rows() -> impl Strategy<Value = Vec<Row>> {

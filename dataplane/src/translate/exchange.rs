@@ -37,7 +37,7 @@ pub fn exchange6(frame: &mut [u8], view: &View6, to: Pair<u128>, quote: Option<(
     put128(header, 24, to.1);
     header[7] = header[7].wrapping_sub(1);
     if let Some(at) = checksum_place(view.protocol).filter(|_| view.fragment != Fragment::Later) {
-        update(frame, view.l4 + at, view.end, view.protocol == protocol::UDP, change);
+        update(frame, view.l4 + at, view.end, is_never_zero(view.protocol), change);
     }
 }
 
@@ -56,8 +56,8 @@ pub fn exchange4(frame: &mut [u8], view: &View4, to: Pair<u32>, quote: Option<(Q
             let change = requote4(frame, &quoted, to);
             update(frame, view.l4 + 2, view.end, false, change);
         }
-    } else if let Some(at) = checksum_place(view.protocol) {
-        update(frame, view.l4 + at, view.end, view.protocol == protocol::UDP, change);
+    } else if let Some(at) = checksum_place4(view.protocol) {
+        update(frame, view.l4 + at, view.end, is_never_zero(view.protocol), change);
     }
 }
 
@@ -67,10 +67,24 @@ const fn checksum_place(protocol: u8) -> Option<usize> {
     match protocol {
         protocol::TCP => Some(16),
         // DCCP and UDP-Lite (RFC 4340 §9.1, RFC 3828 §3.1).
-        protocol::UDP | 33 | 136 => Some(6),
+        protocol::UDP | 33 | UDP_LITE => Some(6),
         protocol::ICMPV6 => Some(2),
         _ => None,
     }
+}
+
+/// The same behind an IPv4 header, where ICMPv6 is nobody's.
+#[inline]
+const fn checksum_place4(protocol: u8) -> Option<usize> {
+    if protocol == protocol::ICMPV6 { None } else { checksum_place(protocol) }
+}
+
+const UDP_LITE: u8 = 136;
+
+/// Whether a checksum of zero is none, and one that comes out as zero is sent as ones (RFC 768, RFC 3828 §3.1).
+#[inline]
+const fn is_never_zero(protocol: u8) -> bool {
+    matches!(protocol, protocol::UDP | UDP_LITE)
 }
 
 /// Lets a checksum follow a change, if there is one at all. Gives what that changes in turn.
@@ -135,7 +149,7 @@ pub fn quoted6(frame: &[u8], view: &View6) -> Option<Quoted<u128>> {
         addresses: (get128(header, 8), get128(header, 24)),
         l3,
         checksum: place.filter(|at| at + 2 <= packet.len()).map(|at| l3 + at),
-        optional: kind == protocol::UDP,
+        optional: is_never_zero(kind),
     })
 }
 
@@ -151,13 +165,13 @@ pub fn quoted4(frame: &[u8], view: &View4) -> Option<Quoted<u32>> {
     let packet = frame.get(l3..quote_end(units, 4, l3, view.end))?;
     let header = packet.first_chunk::<IPV4>().filter(|it| it[0] >> 4 == 4 && it[0] & 15 >= 5)?;
     let (kind, is_later) = (header[9], get16(header, 6) & 0x1fff != 0);
-    let place = checksum_place(kind).filter(|_| kind != protocol::ICMPV6 && !is_later);
+    let place = checksum_place4(kind).filter(|_| !is_later);
     let place = place.map(|at| usize::from(header[0] & 15) * 4 + at);
     Some(Quoted {
         addresses: (get32(header, 12), get32(header, 16)),
         l3,
         checksum: place.filter(|at| at + 2 <= packet.len()).map(|at| l3 + at),
-        optional: kind == protocol::UDP,
+        optional: is_never_zero(kind),
     })
 }
 
