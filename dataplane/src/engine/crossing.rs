@@ -125,11 +125,11 @@ impl<P: Packet> Engine<P> {
         // Of an error it is the sender of what it quotes that tells (RFC 7757 §4.2.2).
         let peer = match quoted {
             None => embedded.then_some(destination),
-            Some((sender, _)) => spec.extract(sender).filter(|_| spec.mappings.find6(sender).is_none()),
+            Some((sender, _)) => spec.extract(sender).filter(|_| spec.mappings.to4(sender).is_none()),
         };
         if hairpin == Hairpin::Intrinsic
             && let Some(peer) = peer
-            && spec.mappings.find4(peer).is_some()
+            && spec.mappings.to6(peer).is_some()
         {
             return self.pass_back(at, view, index, &plan, (source, destination));
         }
@@ -288,7 +288,7 @@ impl<P: Packet> Engine<P> {
             return self.pass_route6(packet, lane, tally);
         };
         let from = spec.to4(source)?;
-        let turns = to.embedded && spec.hairpin == Hairpin::Intrinsic && spec.mappings.find4(to.address).is_some();
+        let turns = to.embedded && spec.hairpin == Hairpin::Intrinsic && spec.mappings.to6(to.address).is_some();
         if turns || (to.embedded && spec.is_barred(destination)) || martian4(from, to.address).is_some() {
             return None;
         }

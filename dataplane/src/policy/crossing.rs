@@ -59,7 +59,7 @@ impl Crossings {
                 let is_known = |side: ZoneId| native.len > 0 && zone == Some(side);
                 match native.address {
                     IpAddr::V4(address) => {
-                        let row = it.mappings.find4(address.to_bits());
+                        let row = it.mappings.row4(address.to_bits());
                         if row.is_some_and(|row| row.v4_len < native.len) {
                             crossing.native4.insert(&address.octets(), native.len, 0);
                         }
@@ -68,7 +68,7 @@ impl Crossings {
                         }
                     }
                     IpAddr::V6(address) => {
-                        let row = it.mappings.find6(address.to_bits());
+                        let row = it.mappings.row6(address.to_bits());
                         if row.is_some_and(|row| row.v6_len < native.len) {
                             crossing.native6.insert(&address.octets(), native.len, 0);
                         }
@@ -133,9 +133,8 @@ impl Crossing {
     #[inline]
     #[must_use]
     pub fn destination6(&self, spec: &CrossingSpec, address: u32, target: Option<Target>) -> Option<u128> {
-        match spec.mappings.find4(address) {
-            Some(row) => {
-                let to = row.to6(address);
+        match spec.mappings.to6(address) {
+            Some(to) => {
                 let is_host = self.known4.lookup4(address).is_some() && self.known6.lookup6(to).is_none();
                 (!is_host && self.native4.lookup4(address).is_none()).then_some(to)
             }
@@ -148,9 +147,8 @@ impl Crossing {
     #[inline]
     #[must_use]
     pub fn destination4(&self, spec: &CrossingSpec, address: u128, target: Option<Target>) -> Option<Destination4> {
-        match spec.mappings.find6(address) {
-            Some(row) => {
-                let to = row.to4(address);
+        match spec.mappings.to4(address) {
+            Some(to) => {
                 let is_host = self.known6.lookup6(address).is_some() && self.known4.lookup4(to).is_none();
                 let crosses = !is_host && self.native6.lookup6(address).is_none();
                 crosses.then_some(Destination4 { address: to, embedded: false })

@@ -79,7 +79,7 @@ fn crossed(plan: &Plan, address: IpAddr) -> Vec<String> {
         match address {
             IpAddr::V4(it) => {
                 let bits = it.to_bits();
-                let mapped = spec.mappings.find4(bits).is_some();
+                let mapped = spec.mappings.to6(bits).is_some();
                 if let Some(to) = spec.to6(Role::Source, bits, None) {
                     say("source", ipv4, Ipv6Addr::from_bits(to).into(), mapped && spec.hairpin != Hairpin::Simple);
                 }
@@ -90,7 +90,7 @@ fn crossed(plan: &Plan, address: IpAddr) -> Vec<String> {
             IpAddr::V6(it) => {
                 let bits = it.to_bits();
                 if let Some(to) = spec.to4(bits) {
-                    say("source", ipv6, Ipv4Addr::from_bits(to).into(), spec.mappings.find6(bits).is_some());
+                    say("source", ipv6, Ipv4Addr::from_bits(to).into(), spec.mappings.to4(bits).is_some());
                 }
                 if let Some(to) = crossing.destination4(spec, bits, plan.target6(bits)) {
                     say("destination", ipv6, Ipv4Addr::from_bits(to.address).into(), !to.embedded);
