@@ -441,7 +441,7 @@ fn xl_08_18_fragments_that_can_not_be() {
     for (offset, more, len) in [(8, false, 0), (0, true, 1431), (8, true, 1431), (65528, true, 8), (65528, false, 1400)]
     {
         let data = vec![3; len];
-        let packet = Four { field: offset / 8 | u16::from(more) << 13, ..four(UDP) }.before(&data);
+        let packet = Four { field: (offset / 8) | (u16::from(more) << 13), ..four(UDP) }.before(&data);
         assert_eq!(to_six(&packet), Err(silent(Drop::FragmentLength)), "{offset} {more} {len}");
         let mut header = [UDP, 0, 0, 0, 0, 0, 0, 7];
         put(&mut header, 2, offset | u16::from(more));
