@@ -280,8 +280,8 @@ def is_uneven(packet: Read | None) -> bool:
 RULES: list[tuple[str, Callable[[Case], object]]] = [
     ("hops run out: tayga answers before it looks further, and fragments", lambda it: (
         it.packet.hops == 1 and it.answered and not it.is_expired)),
-    ("hops run out: tayga answers no ICMP but echo requests", lambda it: (
-        it.is_expired and it.silent and it.packet.is_icmp and it.packet.payload[0] not in (8, 128))),
+    ("ICMP that is no echo request: tayga tells nobody", lambda it: (
+        isinstance(it.wanted, Error) and it.silent and it.packet.is_icmp and it.packet.payload[:1] not in (b"\x08", b"\x80"))),
     ("hops of zero on arrival: tayga is silent", lambda it: it.silent and it.packet.hops == 0),
     ("ICMP with a wrong checksum: tayga drops it", lambda it: (
         it.silent and it.packet.is_icmp and checksum(it.packet) == "wrong")),
@@ -317,7 +317,8 @@ RULES: list[tuple[str, Callable[[Case], object]]] = [
     ("error: about IGMP, or headers that do not translate: tayga translates it", lambda it: (
         it.passed and it.wanted == SILENCE and it.inner and (
             it.inner.protocol == IGMP or it.inner.segments_left or is_extended(it.inner) or len(it.inner.skipped) > CHAIN_MAX))),
-    ("error: with an extension: tayga leaves that out", lambda it: it.passed and quote(it.packet)[1]),
+    ("error: with padding or an extension: tayga leaves that out", lambda it: (
+        it.passed and it.inner and (quote(it.packet)[1] or len(it.inner.payload) > it.inner.length))),
     ("error: about a fragment: tayga quotes no fragment header", lambda it: (
         it.passed and it.packet.version == 4 and it.inner and it.inner.is_part)),
     ("error: of the MTU: tayga adds to plateaus, and believes in less than 1280", lambda it: (
