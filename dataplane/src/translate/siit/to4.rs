@@ -131,20 +131,36 @@ pub fn translate<P: Packet>(
     if !matches!(plan.what, What::Plain) {
         return translate_special(packet, view, plan, (source, destination), identification, mtus, settings);
     }
-    packet.truncate(view.end);
-    let frame = packet.data_mut();
-    let tos = tos(frame.get(view.l3..)?.first_chunk()?, settings);
-    let delta = transport::delta4((view.source, view.destination), (source, destination));
-    transport::update(frame.get_mut(view.l4..view.end)?, view.protocol, delta);
+    let (from, to) = ((view.source, view.destination), (source, destination));
+    translate_plain(packet, view.l3, view.end, from, to, identification, settings)
+}
+
+/// The same for a packet that is known to be plain: a whole TCP or UDP datagram behind a header without extensions at `l3`; up to
+/// `end`, not more than 65535 bytes long in IPv4. Its addresses are given as they are and as they will be.
+#[inline(always)]
+pub fn translate_plain<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    end: usize,
+    from: (u128, u128),
+    to: (u32, u32),
+    identification: u16,
+    settings: &Settings,
+) -> Option<usize> {
+    packet.truncate(end);
+    let ip = packet.data_mut().get_mut(l3..end)?;
+    let (header, segment) = ip.split_first_chunk_mut::<IPV6>()?;
+    let (tos, protocol, hop_limit) = (tos(header, settings), header[6], header[7]);
+    transport::update(segment, protocol, transport::delta4(from, to));
+    #[allow(clippy::cast_possible_truncation)] // it fits, see above
+    let total = (IPV4 + segment.len()) as u16;
     if !packet.trim_front(IPV6 - IPV4) {
         return None;
     }
-    let header = packet.data_mut().get_mut(view.l3..)?.first_chunk_mut()?;
-    #[allow(clippy::cast_possible_truncation)] // it was found to fit
-    let total = plan.len as u16;
-    let (ttl, protocol, field) = (view.hop_limit.saturating_sub(1), view.protocol, dont_fragment(total));
+    let header = packet.data_mut().get_mut(l3..)?.first_chunk_mut()?;
+    let (ttl, field, source, destination) = (hop_limit.saturating_sub(1), dont_fragment(total), to.0, to.1);
     Header4 { tos, total, identification, field, ttl, protocol, source, destination }.write(header);
-    Some(view.l3 + IPV4)
+    Some(l3 + IPV4)
 }
 
 #[inline(never)]

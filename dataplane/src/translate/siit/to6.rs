@@ -185,20 +185,34 @@ pub fn translate<P: Packet>(
     if !matches!(plan.what, What::Plain { .. }) || cut {
         return translate_special(packet, view, plan, (source, destination), mtus, settings, cut);
     }
-    packet.truncate(view.end);
-    let frame = packet.data_mut();
-    let class = class(frame.get(view.l3..)?.first_chunk()?, settings);
-    let delta = transport::delta6((view.source, view.destination), (source, destination));
-    transport::update(frame.get_mut(view.l4..view.end)?, view.protocol, delta);
+    translate_plain(packet, view.l3, view.end, (view.source, view.destination), (source, destination), settings)
+}
+
+/// The same for a packet that is known to be plain: a whole TCP or UDP datagram with a checksum, behind a header without options at
+/// `l3`; up to `end`; with 20 bytes of room in front. Its addresses are given as they are and as they will be.
+#[inline(always)]
+pub fn translate_plain<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    end: usize,
+    from: (u32, u32),
+    to: (u128, u128),
+    settings: &Settings,
+) -> Option<usize> {
+    packet.truncate(end);
+    let ip = packet.data_mut().get_mut(l3..end)?;
+    let (header, segment) = ip.split_first_chunk_mut::<IPV4>()?;
+    let (class, protocol, ttl) = (class(header, settings), header[9], header[8]);
+    transport::update(segment, protocol, transport::delta6(from, to));
+    #[allow(clippy::cast_possible_truncation)] // the payload of an IPv4 packet
+    let payload = segment.len() as u16;
     if !packet.prepend(IPV6 - IPV4) {
         return None;
     }
-    let header = packet.data_mut().get_mut(view.l3..)?.first_chunk_mut()?;
-    #[allow(clippy::cast_possible_truncation)] // the payload of an IPv4 packet
-    let payload = (view.end - view.l4) as u16;
-    let hop_limit = view.ttl.saturating_sub(1);
-    Header6 { class, payload, next_header: view.protocol, hop_limit, source, destination }.write(header);
-    Some(view.l3 + IPV6)
+    let header = packet.data_mut().get_mut(l3..)?.first_chunk_mut()?;
+    let (hop_limit, source, destination) = (ttl.saturating_sub(1), to.0, to.1);
+    Header6 { class, payload, next_header: protocol, hop_limit, source, destination }.write(header);
+    Some(l3 + IPV6)
 }
 
 #[inline(never)]
