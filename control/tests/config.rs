@@ -1037,7 +1037,11 @@ fn translators_between_the_families_are_read_and_checked() {
         ("2001:db8:46::/96", "192.0.2.0/24", &["siit.border.prefixes[0]", "is IPv4"]),
         ("64:ff9b:1::/48", "2001:db8:46::/96", &["siit.border.prefixes[1]", "given twice"]),
         ("\"2001:db8:8::/120\"", "\"2001:db8:8::/121\"", &["siit.border.mappings[1]", "leaves more bits", "RFC 7757"]),
-        ("ipv4: 198.18.7.1,", "ipv4: 198.18.8.0/24,", &["siit.border.mappings", "IPv4 prefix is in", "too"]),
+        (
+            "{ipv4: 198.18.7.1, ipv6: \"2001:db8:7::1\"}",
+            "{ipv4: 198.18.8.0/24, ipv6: \"2001:db8:9::/120\"}",
+            &["siit.border.mappings", "IPv4 prefix is in", "too"],
+        ),
         ("ipv4: 198.18.7.1,", "ipv4: \"2001:db8::7\",", &["siit.border.mappings[0]", "not of the two families"]),
         ("hairpin: simple", "hairpin: maybe", &["siit.border.hairpin", "intrinsic, simple or none"]),
         ("lowest-ipv6-mtu: 1400", "lowest-ipv6-mtu: 1200", &["siit.border.lowest-ipv6-mtu", "1280"]),

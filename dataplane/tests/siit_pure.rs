@@ -338,6 +338,12 @@ fn xl_05_06_07_sizes_in_ipv6() {
     assert_eq!(fit6(1480, 0, 1400, 1500), Ok(Some(1400)));
     assert_eq!(fit6(1252, 100, 1500, 1280), Ok(None));
     assert_eq!(fit6(1253, 100, 1500, 1280), Ok(Some(1280)));
+    // A sender of options is told as if they were kept: what it sends next fits all the same.
+    let packet = Four { field: DF, options: vec![1; 4], ..four(UDP) }.before(&segments(UDP, &[7; 1484 - 32]).0);
+    let (frame, settings) = (framed(&packet), Settings::default());
+    let view = parse::ipv4(frame.data(), LINK).unwrap();
+    let plan = to6::examine(&frame, &view, &settings, |_, _| None).unwrap();
+    assert_eq!((plan.len, plan.fit(1500, &settings), plan.fit(1504, &settings)), (1500, needed(1480), Ok(None)));
     // More than 32 pieces are too many.
     assert_eq!(fit6(20 + 32 * 1232, 0, 9000, 1280), Ok(Some(1280)));
     assert_eq!(fit6(21 + 32 * 1232, 0, 9000, 1280), Err(silent(Drop::FragmentationNeeded)));
@@ -582,6 +588,14 @@ fn xl_25_udp_without_a_checksum() {
         assert_eq!(by(&packet, UdpChecksumNone::Compute), Ok(six(0, UDP, 63, &udp6)));
         assert_eq!(by(&packet, UdpChecksumNone::Forward), Ok(six(0, UDP, 63, &without)));
     }
+    // A sum of zero is sent as 0xffff, for zero would mean none.
+    let (zero4, zero6) = (0..=u16::MAX)
+        .map(|n| segments(UDP, &n.to_be_bytes()))
+        .find(|(_, segment6)| word(segment6, 6) == 0xffff)
+        .expect("one of all sums");
+    let mut packet = four(UDP).before(&zero4);
+    put(&mut packet, 26, 0);
+    assert_eq!(by(&packet, UdpChecksumNone::Compute), Ok(six(0, UDP, 63, &zero6)));
     // A part of it can't be computed; later parts do not say.
     let first = Four { field: 0x2000, ..four(UDP) }.before(&[&udp4[..], &[0; 4]].concat());
     assert_eq!(by(&first, UdpChecksumNone::Drop), refused);

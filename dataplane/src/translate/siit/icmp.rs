@@ -48,12 +48,6 @@ pub const fn query4(kind: u8) -> Option<u8> {
     }
 }
 
-/// Whether ICMPv4 messages of this type are errors, which quote a packet.
-#[must_use]
-pub const fn is_error4(kind: u8) -> bool {
-    matches!(kind, 3..=5 | 11 | 12)
-}
-
 /// Whether ICMPv6 messages of this type are errors, which quote a packet (RFC 4443 §2.1).
 #[must_use]
 pub const fn is_error6(kind: u8) -> bool {
