@@ -278,7 +278,8 @@ class Traffic:
         packet = self.header(version, *ends, *self.transport(version, *ends, quoted=True))
         size = chance.choice((28, 48, 68, 128, 528, 552, 1232, 1500, chance.randrange(20, 300)))
         packet = packet[:size] if not self.often(0.02) else packet[: chance.randrange(40)]
-        if kind in ((3, 11, 12) if version == 4 else (1, 3)) and (version, kind, code) != (4, 3, 4) and len(packet) >= 48 and self.often(0.15):
+        has_length = kind in ((3, 11, 12) if version == 4 else (1, 3)) and (version, kind, code) != (4, 3, 4)
+        if has_length and len(packet) >= 48 and self.often(0.15):
             unit, place = (4, 16) if version == 4 else (8, 24)
             packet = packet[:512]
             packet = packet.ljust(max(-(-len(packet) // unit) * unit, 128), b"\0")
