@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what building, demonstrating and testing Turnpike need on Debian 12; with the word `build`, what building alone
-# needs. One question to dpkg, and nothing else when nothing is missing. No service is started, now or at the next boot: the tests run their own unbound and promtool.
+# needs. One question to dpkg, and nothing else when nothing is missing. No service is started, now or at the next boot: the tests run their own tayga, unbound and promtool.
 set -euo pipefail
 
 # The programs are for x86-64-v3 (.cargo/config.toml), and so is what cargo runs to build them.
@@ -13,7 +13,7 @@ fi
 packages=(build-essential ca-certificates clang libdpdk-dev pkg-config)
 [[ ${1-} == build ]] || packages+=(
     # the laboratory, its clients and servers
-    bind9-dnsutils curl ethtool iperf3 iproute2 iputils-ping nftables procps python3 tcpdump traceroute unbound
+    bind9-dnsutils curl ethtool iperf3 iproute2 iptables iputils-ping nftables procps python3 tayga tcpdump traceroute unbound
     # judges
     prometheus python3-jsonschema python3-scapy python3-yaml strace systemd tshark udev
     # the image
@@ -53,6 +53,6 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q || echo "apt-get update failed: trying with the package lists that are here" >&2
 # A machine that has just booted may be busy with its own upgrades.
 apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "${missing[@]}" </dev/null
-for service in prometheus unbound; do
+for service in prometheus tayga unbound; do
     [[ " ${missing[*]} " != *" $service "* ]] || update-rc.d "$service" disable
 done

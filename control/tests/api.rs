@@ -73,6 +73,7 @@ fn gateway(sessions: u64) -> Gateway {
     let ports = [true, false].map(|up| PortSample { up, ..PortSample::default() });
     let view = View {
         files: config.files.clone(),
+        renumbered: Vec::new(),
         uptime: Duration::from_secs(90),
         ready: true,
         leases: Arc::new(Leases::new(&plan)),
@@ -180,6 +181,10 @@ fn control_thread(requests: &Receiver<Request>, view: &View, sessions: u64, step
                 let _ = answer.send(Ok(Moved { shard: shard.0, from, to: to.0 }));
             }
             Request::MoveShard { answer, .. } => drop(answer.send(Err("there is no such worker".to_owned()))),
+            Request::Renumber { rule, outside, answer } => {
+                let change = Change { key: rule, what: format!("{outside:?}"), flows: String::new() };
+                let _ = answer.send(Ok(ReloadReport { generation: 8, applied: true, changes: vec![change] }));
+            }
             Request::Reload { check_only: false, answer } => drop(answer.send(Err("timers.udp: no".to_owned()))),
         }
     }
@@ -233,6 +238,7 @@ fn every_object_is_documented() {
         ("Worker", Worker::FIELDS),
         ("Shard", Shard::FIELDS),
         ("Moved", Moved::FIELDS),
+        ("Prefix", Prefix::FIELDS),
         ("Drop reason", DropReason::FIELDS),
         ("Count", Count::FIELDS),
         ("Flushed", Flushed::FIELDS),

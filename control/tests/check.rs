@@ -159,3 +159,93 @@ fn the_schema_is_printed() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stdout), include_str!("../../configs/turnpike.schema.json"));
 }
+
+/// A file of stateless prefix translation, in a file of its own beside the others.
+fn prefixes() -> PathBuf {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("prefixes.yaml");
+    let good = include_str!("../../configs/minimal.yaml");
+    let text = good.to_owned()
+        + r#"
+nptv6:
+  home: {from: inside, to: outside, inside: "fd01:203:405::/48", outside: "2001:db8:1::/48"}
+netmap:
+  branch: {from: inside, to: outside, inside: 10.1.2.0/24, outside: 198.18.5.0/24}
+"#;
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// What passes both ways without state is said so (there is no firewall).
+#[test]
+fn prefix_rules_are_said_to_be_open() {
+    let report = report(prefixes().to_str().unwrap());
+    says(&report, "nptv6.home fd01:203:405::/48 2001:db8:1::/48 inside outside checksum-neutral (RFC 6296)");
+    says(&report, "netmap.branch 10.1.2.0/24 198.18.5.0/24 inside outside bits behind the prefix kept");
+    assert!(report.contains("from fd01:203:405::/48: from 2001:db8:1::/48 (nptv6.home)"), "{report}");
+    assert!(report.contains("to 198.18.5.0/24: to 10.1.2.0/24 (netmap.branch), from anyone"), "{report}");
+    let open = "lets everybody in zone outside reach hosts of fd01:203:405::/48 by their outside addresses";
+    assert!(report.contains(&format!("nptv6.home {open}")), "{report}");
+}
+
+/// RFC 6296 §3.6's example, asked for from either side; and what no rule translates.
+#[test]
+fn an_address_is_translated_for_its_reader() {
+    let file = prefixes();
+    let ask = |address: &str| {
+        let output = turnpike(&["translate-address", "-c", file.to_str().unwrap(), address]);
+        (output.status.code(), text(&output.stdout))
+    };
+    let inside = "fd01:203:405:1::1234 as a source, from inside to outside: 2001:db8:1:d550::1234 (nptv6.home)\n";
+    assert_eq!(ask("fd01:203:405:1::1234"), (Some(0), inside.to_owned()));
+    let outside = "2001:db8:1:d550::1234 as a destination, from outside to inside: fd01:203:405:1::1234 (nptv6.home)\n";
+    assert_eq!(ask("2001:db8:1:d550::1234"), (Some(0), outside.to_owned()));
+    let (code, said) = ask("fd01:203:405:ffff::1");
+    assert_eq!((code, said.contains("refused, its subnet has no counterpart")), (Some(0), true), "{said}");
+    let (code, said) = ask("10.1.2.77");
+    assert_eq!((code, said.contains("198.18.5.77 (netmap.branch)")), (Some(0), true), "{said}");
+    let (code, said) = ask("192.168.1.10");
+    assert_eq!((code, said.contains("an address and port of pool")), (Some(0), true), "{said}");
+    assert_eq!(ask("2001:db8:77::1"), (Some(1), "2001:db8:77::1: nothing translates it\n".to_owned()));
+    assert_eq!(turnpike(&["translate-address", "-c", file.to_str().unwrap(), "nonsense"]).status.code(), Some(2));
+}
+
+/// Addresses of both families, mapped and embedded, in both roles.
+#[test]
+fn addresses_are_translated_between_the_families() {
+    let ask = |address: &str| {
+        let output = turnpike(&["translate-address", "-c", "configs/siit-dc.yaml", address]);
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, said) = ask("203.0.113.10");
+    assert_eq!(code, Some(0));
+    assert!(
+        said.contains("203.0.113.10 as a destination, from internet: 2001:db8:12::10, mapped (siit.dc)\n"),
+        "{said}"
+    );
+    let (_, said) = ask("2001:db8:12::10");
+    assert_eq!(said, "2001:db8:12::10 as a source, from servers: 203.0.113.10, mapped (siit.dc)\n");
+    let (_, said) = ask("2001:db8:46::9.9.9.9");
+    assert!(
+        said.contains("2001:db8:46::909:909 as a destination, from servers: 9.9.9.9, embedded (siit.dc)\n"),
+        "{said}"
+    );
+    let report = report("configs/siit-dc.yaml");
+    says(&report, "siit.dc internet servers 2001:db8:46::/96 2 intrinsic 198.51.100.2");
+    assert!(report.contains("to mapped and embedded addresses: crosses to IPv4 (siit.dc)"), "{report}");
+}
+
+/// RFC 6052 §3.1: hosts of ours have no addresses in the well-known prefix; and RFC 7757 §5: overlaps are told.
+#[test]
+fn the_well_known_prefix_is_not_for_hosts() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("well-known.yaml");
+    let good = include_str!("../../configs/siit-dc.yaml");
+    let text = good.replace("2001:db8:46::/96\"]", "64:ff9b::/96\"]\n    destinations: [203.0.113.64/26]");
+    let text = text.replace(
+        "      - {ipv4: 203.0.113.10,",
+        "      - {ipv4: 203.0.113.0/27, ipv6: \"2001:db8:13::/123\"}\n      - {ipv4: 203.0.113.10,",
+    );
+    std::fs::write(&file, text).unwrap();
+    let report = report(file.to_str().unwrap());
+    assert!(report.contains("siit.dc: hosts have addresses in 64:ff9b::/96"), "{report}");
+    assert!(report.contains("203.0.113.10/32 within 203.0.113.0/27: the longest counts"), "{report}");
+}

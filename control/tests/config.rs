@@ -8,8 +8,10 @@ use std::time::Duration;
 use control::config::{Config, ConfigError, Cpu, Device, Poll};
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, IpPrefix, MacAddr, MssClamp, NextHop, Pooling, PortId,
-    ZoneId,
+    PrefixKind, ZoneId,
 };
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::siit::UdpChecksumNone;
 
 /// A file that uses every section and that the bad ones below change in one place.
 const GOOD: &str = r#"
@@ -915,4 +917,207 @@ fn buffers_for_jumbo_packets_take_their_memory() {
     let error = parse(&jumbo.replace("size: 256M", "size: 151M")).unwrap_err().to_string();
     assert!(error.contains("boot.memory.size") && error.contains("write at least 153M"), "{error}");
     parse(&jumbo.replace("size: 256M", "size: 153M")).unwrap();
+}
+
+/// Sections of stateless prefix translation, behind [`GOOD`].
+const PREFIXES: &str = r#"
+nptv6:
+  home: {from: inside, to: outside, inside: "fd01:203:405::/48", outside: "2001:db8:1:200::/56", allow-zero-iid: true}
+map66:
+  mesh: {from: inside, to: outside, inside: "fdca:ffee:babe::/64", outside: "2001:db8:7:1::/64", own-addresses: mapped}
+netmap:
+  branch: {from: inside, to: outside, inside: 10.1.2.0/24, outside: 198.18.5.0/24}
+  six: {from: inside, to: outside, inside: "fd00:7::/112", outside: "2001:db8:8::/112"}
+firewall: none
+"#;
+
+#[test]
+fn prefix_rules_are_read_and_checked() {
+    let good = format!("{GOOD}{PREFIXES}");
+    let spec = parse(&good).unwrap().spec(&|_| MacAddr::default(), [0; 16], 1);
+    let read: Vec<_> = spec.prefixes.iter().map(|rule| (&*rule.name, rule.inside, rule.outside, rule.kind)).collect();
+    assert_eq!(
+        read,
+        [
+            (
+                "home",
+                prefix("fd01:203:405::/48"),
+                prefix("2001:db8:1:200::/56"),
+                PrefixKind::Nptv6 { allow_zero_iid: true }
+            ),
+            ("mesh", prefix("fdca:ffee:babe::/64"), prefix("2001:db8:7:1::/64"), PrefixKind::Map66 { maps_own: true }),
+            ("branch", prefix("10.1.2.0/24"), prefix("198.18.5.0/24"), PrefixKind::Netmap),
+            ("six", prefix("fd00:7::/112"), prefix("2001:db8:8::/112"), PrefixKind::Netmap),
+        ]
+    );
+    assert!(spec.prefixes.iter().all(|rule| (rule.from, rule.to) == (ZoneId(0), ZoneId(1))));
+
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "fd01:203:405::/48",
+            "fd01:203:405::1/48",
+            &["nptv6.home.inside", "bits set after its length", "fd01:203:405::/48"],
+        ),
+        ("2001:db8:1:200::/56", "2001:db8:1:200::/72", &["nptv6.home.outside", "leaves no word", "map66", "netmap"]),
+        ("2001:db8:1:200::/56", "192.0.2.0/24", &["nptv6.home.outside", "not of one address family"]),
+        ("2001:db8:1:200::/56", "ff02::/48", &["nptv6.home.outside", "no prefix of hosts"]),
+        ("2001:db8:1:200::/56", "fe80::/64", &["nptv6.home.outside", "no prefix of hosts"]),
+        ("2001:db8:1:200::/56", "2001:db8:7::/48", &["map66.mesh.outside", "overlaps 2001:db8:7::/48 of nptv6.home"]),
+        ("fdca:ffee:babe::/64", "fdca:ffee:babe::/56", &["map66.mesh.inside", "16, 32, 48, 64, 80, 96 or 112"]),
+        ("fdca:ffee:babe::/64", "fdca:ffee:babe::/48", &["map66.mesh.outside", "not of one length", "48 bits"]),
+        ("own-addresses: mapped", "own-addresses: kept", &["map66.mesh.own-addresses", "exempt or mapped"]),
+        ("198.18.5.0/24", "198.18.5.0/25", &["netmap.branch.outside", "not of one length", "24 bits"]),
+        ("198.18.5.0/24", "203.0.113.0/24", &["netmap.branch.outside", "203.0.113.0 of pools.public", "one use"]),
+        (
+            "inside: 10.1.2.0/24, outside: 198.18.5.0/24",
+            "inside: 10.1.2.3/32, outside: 198.51.100.2/32",
+            &["netmap.branch.outside", "the gateway's own address", "uplink"],
+        ),
+        ("\"fd00:7::/112\"", "\"fd01:203:405::/48\"", &["netmap.six.inside", "by nptv6.home already"]),
+        ("branch: {from: inside, to: outside", "branch: {from: inside, to: inside", &["netmap.branch.to", "two zones"]),
+        ("firewall: none", "firewall: open", &["firewall", "write none"]),
+    ];
+    for (from, to, wanted) in cases {
+        assert_eq!(good.matches(from).count(), 1, "{from:?} must mark one place");
+        let error = match parse(&good.replace(from, to)) {
+            Ok(_) => panic!("accepted: {to:?}"),
+            Err(error) => error.to_string(),
+        };
+        for text in *wanted {
+            assert!(error.contains(text), "{to:?} gives {error:?}, without {text:?}");
+        }
+    }
+}
+
+/// A section of stateless translation between the families, behind [`GOOD`].
+const CROSSINGS: &str = r#"
+siit:
+  border:
+    ipv4: outside
+    ipv6: inside
+    prefixes: ["2001:db8:46::/96", "64:ff9b:1::/48"]
+    destinations: [198.18.5.0/24, 198.18.6.7-198.18.6.20]
+    mappings: [{ipv4: 198.18.7.1, ipv6: "2001:db8:7::1"}, {ipv4: 198.18.8.0/24, ipv6: "2001:db8:8::/120"}]
+    hairpin: simple
+    udp-checksum-none: drop
+    lowest-ipv6-mtu: 1400
+    traffic-class: zero
+    tos: 32
+    mtu-plateaus: [1500, 1280]
+    error-sources: [198.18.9.1-198.18.9.4]
+"#;
+
+#[test]
+fn translators_between_the_families_are_read_and_checked() {
+    let good = format!("{GOOD}{CROSSINGS}");
+    let spec = parse(&good).unwrap().spec(&|_| MacAddr::default(), [0; 16], 1);
+    let [border] = &spec.crossings[..] else { panic!("{:?}", spec.crossings) };
+    assert_eq!((border.ipv4, border.ipv6), (ZoneId(1), ZoneId(0)));
+    assert_eq!(border.prefixes.iter().map(|it| it.length()).collect::<Vec<_>>(), [96, 48]);
+    assert_eq!(border.destinations.len(), 2);
+    let host = |last| Ipv4Addr::new(198, 18, 8, last).to_bits();
+    assert_eq!(border.mappings.to6(host(77)), Some("2001:db8:8::4d".parse::<std::net::Ipv6Addr>().unwrap().to_bits()));
+    assert_eq!((border.hairpin, border.settings.udp_checksum_none), (Hairpin::Simple, UdpChecksumNone::Drop));
+    assert_eq!(
+        (border.settings.lowest_ipv6_mtu, border.settings.copy_tos, border.settings.tos),
+        (1400, false, Some(32))
+    );
+    assert_eq!(border.settings.plateaus, [1500, 1280]);
+    let address = |last| Ipv4Addr::new(198, 18, 9, last);
+    assert_eq!(border.error_sources, [address(1)..=address(4)]);
+    // Without a pool, errors come from the gateway's own address (RFC 6791).
+    let bare = parse(&good.replace("    error-sources: [198.18.9.1-198.18.9.4]\n", "")).unwrap();
+    let own = Ipv4Addr::new(198, 51, 100, 2);
+    assert_eq!(bare.outline().crossings[0].error_sources, [own..=own]);
+
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("2001:db8:46::/96", "2001:db8:46::/95", &["siit.border.prefixes[0]", "32, 40, 48, 56, 64 or 96"]),
+        ("2001:db8:46::/96", "2001:db8::/33", &["siit.border.prefixes[0]", "32, 40, 48, 56, 64 or 96"]),
+        ("2001:db8:46::/96", "2001:db8:46:0:ff00::/96", &["siit.border.prefixes[0]", "bits 64 to 71"]),
+        ("2001:db8:46::/96", "192.0.2.0/24", &["siit.border.prefixes[0]", "is IPv4"]),
+        ("64:ff9b:1::/48", "2001:db8:46::/96", &["siit.border.prefixes[1]", "given twice"]),
+        ("\"2001:db8:8::/120\"", "\"2001:db8:8::/121\"", &["siit.border.mappings[1]", "leaves more bits", "RFC 7757"]),
+        (
+            "{ipv4: 198.18.7.1, ipv6: \"2001:db8:7::1\"}",
+            "{ipv4: 198.18.8.0/24, ipv6: \"2001:db8:9::/120\"}",
+            &["siit.border.mappings", "IPv4 prefix is in", "too"],
+        ),
+        ("ipv4: 198.18.7.1,", "ipv4: \"2001:db8::7\",", &["siit.border.mappings[0]", "not of the two families"]),
+        ("hairpin: simple", "hairpin: maybe", &["siit.border.hairpin", "intrinsic, simple or none"]),
+        ("lowest-ipv6-mtu: 1400", "lowest-ipv6-mtu: 1200", &["siit.border.lowest-ipv6-mtu", "1280"]),
+        ("    hairpin: simple", "    destination-prefix: \"2001:db8:47::/96\"", &["destination-prefix", "not among"]),
+        (
+            "    hairpin: simple",
+            "    mappings-file: no-such.csv",
+            &["siit.border.mappings-file", "no-such.csv cannot be read"],
+        ),
+    ];
+    for (from, to, wanted) in cases {
+        assert_eq!(good.matches(from).count(), 1, "{from:?} must mark one place");
+        let error = match parse(&good.replace(from, to)) {
+            Ok(_) => panic!("accepted: {to:?}"),
+            Err(error) => error.to_string(),
+        };
+        for text in *wanted {
+            assert!(error.contains(text), "{to:?} gives {error:?}, without {text:?}");
+        }
+    }
+}
+
+/// EAM-09: a hundred thousand rows from a file beside the configuration, as people and Jool write them; a wrong one is named by its line.
+#[test]
+fn mappings_come_from_a_file() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mappings");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = format!("{GOOD}{CROSSINGS}").replace("    hairpin: simple", "    mappings-file: eam.csv");
+    let file = directory.join("turnpike.yaml");
+    std::fs::write(&file, &text).unwrap();
+    let mut rows = String::from("IPv6 Prefix,IPv4 Prefix\n# a remark\n\n");
+    for row in 0..100_000_u32 {
+        let (four, six) =
+            (Ipv4Addr::from_bits(0x0b00_0000 + row), format!("2001:db8:9::{:x}:{:x}", row >> 16, row & 0xffff));
+        // In either order, with spaces or without.
+        rows += &if row % 2 == 0 { format!("{six}/128,{four}/32\n") } else { format!("{four}, {six}\n") };
+    }
+    std::fs::write(directory.join("eam.csv"), &rows).unwrap();
+    let config = Config::load(&[&file]).unwrap();
+    let mappings = &config.outline().crossings[0].mappings;
+    assert_eq!(mappings.len(), 100_002);
+    let six = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().to_bits();
+    assert_eq!(mappings.to6(0x0b00_0000 + 99_999), Some(six("2001:db8:9::1:869f")));
+
+    // A change of the file is a change of the configuration.
+    std::fs::write(directory.join("eam.csv"), rows.replace("11.0.0.7,", "11.9.0.7,")).unwrap();
+    let changed = Config::load(&[&file]).unwrap();
+    let changes = config.difference(&changed);
+    assert!(changes.iter().any(|change| change.key == "siit.border.mappings-file"), "{changes:?}");
+
+    std::fs::write(directory.join("eam.csv"), rows + "11.9.9.9;2001:db8::7\n").unwrap();
+    let error = Config::load(&[&file]).unwrap_err().to_string();
+    assert!(error.contains("eam.csv:100004: \"11.9.9.9;2001:db8::7\" is no mapping; write"), "{error}");
+}
+
+/// NPT-13: a prefix that is set at run time outlives reloads, gives way to the file's when it is taken back, and goes with its rule.
+#[test]
+fn a_prefix_is_set_at_run_time() {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("renumbered.yaml");
+    let text = format!("{GOOD}{PREFIXES}");
+    std::fs::write(&file, &text).unwrap();
+    let config = Config::load(&[&file]).unwrap();
+    let outside = |config: &Config| config.outline().prefixes.first().map(|rule| rule.outside);
+    let set = config.renumber("nptv6.home", Some(prefix("2001:db8:99::/48"))).unwrap();
+    assert_eq!((outside(&set), set.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:99::/48")), true));
+    let changes: Vec<_> = config.difference(&set).into_iter().map(|change| change.key).collect();
+    assert_eq!(changes, ["nptv6.home.outside"]);
+    assert_eq!(outside(&set.reread().unwrap()), Some(prefix("2001:db8:99::/48")));
+    let unset = set.renumber("nptv6.home", None).unwrap();
+    assert_eq!((outside(&unset), unset.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:1:200::/56")), false));
+    // As the file's own, it is checked.
+    let wrong = set.renumber("nptv6.home", Some(prefix("2001:db8:7:1::/64"))).unwrap_err().to_string();
+    assert!(wrong.contains("overlaps"), "{wrong}");
+    let nobody = set.renumber("nptv6.nobody", Some(prefix("2001:db8:99::/48"))).unwrap_err().to_string();
+    assert!(nobody.contains("no rule is called \"nptv6.nobody\"; there is nptv6.home"), "{nobody}");
+    std::fs::write(&file, text.replace("  home: {from", "  other: {from")).unwrap();
+    let gone = set.reread().unwrap();
+    assert_eq!((outside(&gone), gone.is_renumbered("nptv6.home")), (Some(prefix("2001:db8:1:200::/56")), false));
 }

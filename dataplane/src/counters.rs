@@ -241,6 +241,22 @@ drop_reasons! {
     /// An ICMP error about a flow that has no session or mapping (RFC 5508 REQ-4).
     IcmpErrorNoSession, "nat44", "icmp-error-no-session",
         "nothing: late or forged errors";
+    /// A rule exchanges the prefix, but this address has no counterpart: a subnet or identifier of all ones, or one that the
+    /// shorter of two prefixes leaves out (RFC 6296 §3.7, §4.2); answered with destination unreachable.
+    PrefixUnmapped, "prefix", "prefix-unmapped",
+        "number the host's subnet otherwise; subnet ffff, and identifiers of all ones, can't be translated";
+    /// To an outside prefix that a rule had before a reload or `turnpikectl prefix set`; answered with destination unreachable.
+    PrefixFormer, "prefix", "prefix-former",
+        "nothing: peers use the old addresses until they notice; look at DNS if it goes on";
+    /// An interface identifier of zeros, where identifiers are adjusted (RFC 6296 §3.7); answered with parameter problem.
+    PrefixZeroIdentifier, "prefix", "prefix-zero-identifier",
+        "give the host another address, or write `allow-zero-iid: true` in the rule";
+    /// Its source has no address in the other family: it is neither mapped nor embedded (RFC 7757 §3.3); answered with prohibited.
+    Uncrossed, "siit", "uncrossed",
+        "add a mapping for the sender, or a prefix that its address is in";
+    /// The well-known prefix 64:ff9b::/96 before an IPv4 address that is not global (RFC 6052 §3.1).
+    NotGlobal, "siit", "not-global",
+        "use a prefix of your own, or 64:ff9b:1::/48, for private addresses";
     /// An IPv4 packet whose sender chose its way (a source route that has not ended): not translated (RFC 7915 §4.1).
     SourceRoute, "siit", "source-route",
         "find the sender: no host uses source routes any more; they are an old way to get around filters";
@@ -288,6 +304,33 @@ drop_reasons! {
 
 /// Number of drop reasons.
 pub const DROPS: usize = Drop::ALL.len();
+
+/// The stateless translators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Translator {
+    /// NPTv6.
+    Nptv6,
+    /// MAP66.
+    Map66,
+    /// NETMAP.
+    Netmap,
+}
+
+impl Translator {
+    /// Every one, in order.
+    pub const ALL: [Translator; 3] = [Translator::Nptv6, Translator::Map66, Translator::Netmap];
+
+    /// The metric's `translator` label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Translator::Nptv6 => "nptv6",
+            Translator::Map66 => "map66",
+            Translator::Netmap => "netmap",
+        }
+    }
+}
 
 /// Why a mapping could not be made (RFC 7659's causes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,13 +422,15 @@ pub enum IcmpError {
     PacketTooBig6,
     /// IPv6 3/0.
     TimeExceeded6,
+    /// IPv6 1/5: the source address can't be translated.
+    SourcePolicy6,
     /// IPv6 4/0: a header field can't be followed.
     ParameterProblem6,
 }
 
 impl IcmpError {
     /// Every error, in order.
-    pub const ALL: [IcmpError; 12] = [
+    pub const ALL: [IcmpError; 13] = [
         IcmpError::NetUnreachable4,
         IcmpError::HostUnreachable4,
         IcmpError::FragmentationNeeded4,
@@ -397,6 +442,7 @@ impl IcmpError {
         IcmpError::AddressUnreachable6,
         IcmpError::PacketTooBig6,
         IcmpError::TimeExceeded6,
+        IcmpError::SourcePolicy6,
         IcmpError::ParameterProblem6,
     ];
 
@@ -415,6 +461,7 @@ impl IcmpError {
             IcmpError::AddressUnreachable6 => (6, 1, 3),
             IcmpError::PacketTooBig6 => (6, 2, 0),
             IcmpError::TimeExceeded6 => (6, 3, 0),
+            IcmpError::SourcePolicy6 => (6, 1, 5),
             IcmpError::ParameterProblem6 => (6, 4, 0),
         }
     }
@@ -476,6 +523,10 @@ pub struct Counters {
     pub dropped: [Counter; DROPS],
     /// Packets translated by NAT44, from inside and from outside.
     pub nat44: [Counter; 2],
+    /// Packets whose prefixes were exchanged, by [`Translator`], from inside and from outside; both, if they were turned round.
+    pub exchanged: [[Counter; 2]; Translator::ALL.len()],
+    /// Packets that have crossed to IPv6, and to IPv4; both, if they were turned round.
+    pub crossed: [Counter; 2],
     /// Packets routed untranslated, IPv4 and IPv6.
     pub routed: [Counter; 2],
     /// Sessions now, by [`SessionClass`]. Gauges.
@@ -555,6 +606,8 @@ impl Counters {
             hairpins: Counter::default(),
             dropped: std::array::from_fn(|_| Counter::default()),
             nat44: Default::default(),
+            exchanged: Default::default(),
+            crossed: Default::default(),
             routed: Default::default(),
             sessions: Default::default(),
             session_creations: Counter::default(),

@@ -16,6 +16,7 @@
 //! the same output. A packet that must wait for a neighbour waits unchanged, and is processed again from the start.
 
 mod ahead;
+mod crossing;
 mod errors;
 mod forward;
 mod fragments;
@@ -24,6 +25,7 @@ mod ipv4;
 mod ipv6;
 mod open;
 mod own;
+mod prefix;
 mod prepare;
 mod short;
 
@@ -118,6 +120,10 @@ struct Arrival<'a, P> {
 enum Verdict {
     /// To this neighbour.
     Transmit(Adjacency),
+    /// To this neighbour, in the other address family than it came in.
+    Cross(Adjacency),
+    /// The same, cut into packets of at most so many bytes.
+    CrossCut(Adjacency, u16),
     /// To the host.
     Punt,
     /// Waits for [`Engine::sought`].
@@ -776,6 +782,22 @@ impl<P: Packet> Engine<P> {
                     self.drop(packet, Drop::FrameShort, out)
                 }
             }
+            Verdict::Cross(to) | Verdict::CrossCut(to, _) => {
+                let (kind, old) = match read {
+                    Some(Read::Six(view)) => (ethertype::IPV4, view.l3),
+                    Some(Read::Four(view)) => (ethertype::IPV6, view.l3),
+                    Some(Read::Arp) | None => return self.drop(packet, Drop::NoRoute, out),
+                };
+                if let Verdict::CrossCut(_, most) = verdict {
+                    return self.cut_crossed(packet, to, (kind, old), most, pool, out);
+                }
+                if self.address_frame(&mut packet, to, kind, old) {
+                    out.transmit.push((to.interface, packet));
+                    Disposal::Transmit(to.interface)
+                } else {
+                    self.drop(packet, Drop::FrameShort, out)
+                }
+            }
             Verdict::Punt => self.punt(origin, packet, out),
             Verdict::Hold => self.hold(origin, packet, out),
             Verdict::Fragment | Verdict::Cut | Verdict::Turn => match (origin, read) {
@@ -876,16 +898,20 @@ fn endpoints4(protocol: u8, tuple: &Tuple4) -> Endpoints {
     }
 }
 
+fn endpoints6(view: &View6) -> Endpoints {
+    Endpoints {
+        protocol: view.protocol,
+        source: IpAddr::V6(Ipv6Addr::from_bits(view.source)),
+        source_port: view.source_port,
+        destination: IpAddr::V6(Ipv6Addr::from_bits(view.destination)),
+        destination_port: view.destination_port,
+    }
+}
+
 fn endpoints(read: &Read) -> Option<Endpoints> {
     match read {
         Read::Four(view) => Some(endpoints4(view.protocol, &tuple_of(view))),
-        Read::Six(view) => Some(Endpoints {
-            protocol: view.protocol,
-            source: IpAddr::V6(Ipv6Addr::from_bits(view.source)),
-            source_port: view.source_port,
-            destination: IpAddr::V6(Ipv6Addr::from_bits(view.destination)),
-            destination_port: view.destination_port,
-        }),
+        Read::Six(view) => Some(endpoints6(view)),
         Read::Arp => None,
     }
 }

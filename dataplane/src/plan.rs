@@ -9,14 +9,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::packet::parse::ethertype;
 use crate::policy::Policy;
+use crate::policy::crossing::Crossings;
+use crate::policy::prefixes::Prefixes;
 use crate::pool::Proto;
 use crate::route::neighbour::Neighbour;
 use crate::route::trie::Trie;
 use crate::trace::RuleRef;
+use crate::translate::{eam, embed, siit};
 use succeed::Before;
 pub(crate) use succeed::Named;
 
@@ -134,6 +138,13 @@ pub struct Spec {
     pub forwards: Vec<PortForward>,
     /// Static one-to-one translations of whole addresses.
     pub static_nat: Vec<StaticNat>,
+    /// Stateless translation of prefixes.
+    pub prefixes: Vec<PrefixRule>,
+    /// Outside prefixes that rules had before, the newest last: what still comes for them is dropped by a name of its own. Follows
+    /// from the plan before.
+    pub former: Vec<IpPrefix>,
+    /// Stateless translation between IPv4 and IPv6.
+    pub crossings: Vec<CrossingSpec>,
     /// Idle times of sessions.
     pub timers: Timers,
     /// How the gateway sends ICMP errors of its own.
@@ -372,6 +383,81 @@ pub struct StaticNat {
     pub filtering: Filtering,
 }
 
+/// How a rule exchanges prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixKind {
+    /// NPTv6 (RFC 6296): checksum-neutral; prefixes of at most 64 bits, of any two lengths.
+    Nptv6 {
+        /// Interface identifiers of zeros pass, where prefixes are longer than 48 bits (RFC 6296 §3.7 drops them, D4).
+        allow_zero_iid: bool,
+    },
+    /// MAP66: checksum-neutral; prefixes of one length, 16 to 112 bits in steps of 16.
+    Map66 {
+        /// The gateway's own addresses are mapped like any other (MAP66's `--nocheck`).
+        maps_own: bool,
+    },
+    /// The bits behind the prefix stay, and checksums follow; IPv4 or IPv6, of one length.
+    Netmap,
+}
+
+/// A stateless exchange of one prefix for another.
+#[derive(Clone, Debug)]
+pub struct PrefixRule {
+    /// Its name in the file.
+    pub name: String,
+    /// The inside zone.
+    pub from: ZoneId,
+    /// The outside zone.
+    pub to: ZoneId,
+    /// The prefix inside, its host bits zero.
+    pub inside: IpPrefix,
+    /// The prefix outside, of the same family, its host bits zero.
+    pub outside: IpPrefix,
+    /// How.
+    pub kind: PrefixKind,
+}
+
+impl PrefixRule {
+    /// Its name with the section that it is in, as people find it in the file.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let section = match self.kind {
+            PrefixKind::Nptv6 { .. } => "nptv6",
+            PrefixKind::Map66 { .. } => "map66",
+            PrefixKind::Netmap => "netmap",
+        };
+        format!("{section}.{}", self.name)
+    }
+}
+
+/// A stateless translator between IPv4 and IPv6 (RFC 7915).
+#[derive(Clone, Debug)]
+pub struct CrossingSpec {
+    /// Its name in the file.
+    pub name: String,
+    /// The zone where IPv4 packets come from, and go to.
+    pub ipv4: ZoneId,
+    /// The zone where IPv6 packets come from, and go to. A zone belongs to one translator on each side.
+    pub ipv6: ZoneId,
+    /// Prefixes that embed IPv4 addresses (RFC 6052). What is embedded is in the first; what is extracted may be from any.
+    pub prefixes: Vec<embed::Prefix>,
+    /// IPv4 destinations that are embedded, beside those that are mapped: inclusive ranges.
+    pub destinations: Vec<RangeInclusive<Ipv4Addr>>,
+    /// The prefix that they are embedded in, if it is not the first: addresses of hosts in IPv6 have one of their own, where RFC 2765
+    /// is followed. It is one of [`CrossingSpec::prefixes`] too.
+    pub destination_prefix: Option<embed::Prefix>,
+    /// Explicit address mappings (RFC 7757).
+    pub mappings: Arc<eam::Table>,
+    /// How flows between mapped hosts by way of IPv4 are treated.
+    pub hairpin: eam::Hairpin,
+    /// What RFC 7915 leaves to the operator.
+    pub settings: siit::Settings,
+    /// The sources in IPv4 of ICMP errors from routers in IPv6 that have no address there (RFC 6791): inclusive ranges.
+    pub error_sources: Vec<RangeInclusive<Ipv4Addr>>,
+    /// The prefix in IPv6 of ICMP errors from routers in IPv4 whose address is neither mapped nor embedded.
+    pub error_prefix: Option<embed::Prefix>,
+}
+
 /// Idle times after which a session ends.
 #[derive(Clone, Debug)]
 pub struct Timers {
@@ -553,6 +639,12 @@ pub enum Target {
         /// Its index in [`Plan::externals`].
         first_id: u32,
     },
+    /// In the outside prefix of a rule that exchanges prefixes, by its place in [`Spec::prefixes`].
+    Prefix(u16),
+    /// In an outside prefix that a rule had before.
+    Former,
+    /// In the other address family, by a translator, given by its place in [`Spec::crossings`].
+    Cross(u16),
     /// This router.
     Via(Neighbour),
     /// The destination is a neighbour on this interface.
@@ -587,6 +679,9 @@ impl Target {
             Target::OnLink(interface) => Some(on_link(interface)),
             Target::Local(_)
             | Target::External { .. }
+            | Target::Prefix(_)
+            | Target::Cross(_)
+            | Target::Former
             | Target::Broadcast
             | Target::Unreachable
             | Target::LinkDown(_) => None,
@@ -657,12 +752,18 @@ pub struct Plan {
     target_places: HashMap<Target, u32>,
     fib4: Trie,
     fib6: Trie,
+    /// The routes of IPv6 alone, without the prefixes of translators; if there are translators.
+    routes6: Trie,
     /// A bit for each IPv4 /16 in which there are addresses that mean more than a way out.
     special: Box<[u64]>,
     /// The zones that nothing is translated from or to.
     plain: Vec<bool>,
     /// What to do with a flow that has no session.
     pub policy: Policy,
+    /// What is exchanged without any.
+    pub prefixes: Prefixes,
+    /// What crosses from one address family to the other without any.
+    pub crossings: Crossings,
     /// External addresses that the workers' tables have room for. Fixed at start.
     pub capacity: usize,
 }
@@ -712,15 +813,42 @@ impl Plan {
             target_places: HashMap::new(),
             fib4: Trie::new(),
             fib6: Trie::new(),
+            routes6: Trie::new(),
             special: vec![0; (1 << 16) / 64].into(),
             plain: Vec::new(),
             policy: Policy::compile(&spec)?,
+            prefixes: Prefixes::compile(&spec),
+            crossings: Crossings::compile(&spec),
             capacity: 0,
             spec: Spec::default(),
         };
-        plan.plain = (0..=u8::MAX).take(spec.zones.len()).map(|zone| plan.policy.is_plain(ZoneId(zone))).collect();
+        let zones = (0..=u8::MAX).take(spec.zones.len()).map(ZoneId);
+        plan.plain = zones.map(|zone| plan.policy.is_plain(zone) && !plan.is_stateless4(zone)).collect();
         plan.add_interfaces(&spec)?;
         plan.add_routes(&spec);
+        for &former in &spec.former {
+            plan.route(former, Target::Former);
+        }
+        // What crosses to IPv6 leaves by them too, by whatever prefix it got there.
+        if !spec.crossings.is_empty() {
+            plan.routes6 = plan.fib6.clone();
+        }
+        // After the routes: of a prefix that is both, the translation counts.
+        for (rule, index) in spec.prefixes.iter().zip(0..) {
+            plan.route(rule.outside, Target::Prefix(index));
+        }
+        for (crossing, index) in spec.crossings.iter().zip(0..) {
+            for prefix in &crossing.prefixes {
+                let address = Ipv6Addr::from_bits(prefix.network()).into();
+                plan.route(IpPrefix { address, len: prefix.length() }, Target::Cross(index));
+            }
+            for range in &crossing.destinations {
+                for prefix in prefixes_of(range.start().to_bits(), range.end().to_bits()) {
+                    plan.route(prefix, Target::Cross(index));
+                }
+            }
+        }
+        plan.add_own(&spec);
         plan.add_externals(&spec, before)?;
         plan.target_places = HashMap::new();
         plan.spec = spec;
@@ -751,14 +879,17 @@ impl Plan {
                 }
             }
         }
-        // After every prefix, so that no other interface's broadcast address hides one of our own.
+        Ok(())
+    }
+
+    /// After every prefix, so that nothing else hides an address of our own.
+    fn add_own(&mut self, spec: &Spec) {
         for (interface, id) in spec.interfaces.iter().zip(0..) {
             for prefix in &interface.addresses {
                 let len = if prefix.address.is_ipv4() { 32 } else { 128 };
                 self.route(IpPrefix { address: prefix.address, len }, Target::Local(InterfaceId(id)));
             }
         }
-        Ok(())
     }
 
     fn add_routes(&mut self, spec: &Spec) {
@@ -882,7 +1013,7 @@ impl Plan {
         }
         match prefix.address {
             IpAddr::V4(address) => {
-                if matches!(target, Target::Local(_) | Target::External { .. } | Target::Broadcast) {
+                if !target.leads_out() {
                     let (first, len) = (address.to_bits() >> 16, u32::from(prefix.len).min(16));
                     for high in first..=first | 0xffff >> len {
                         self.special[high as usize / 64] |= 1 << (high % 64);
@@ -932,11 +1063,39 @@ impl Plan {
         self.targets.get(self.fib6.lookup6(destination)? as usize).copied()
     }
 
+    /// What the IPv6 destination of a packet means that has crossed from IPv4 or is our own: it does not cross.
+    #[inline(always)]
+    #[must_use]
+    pub fn beyond6(&self, destination: u128) -> Option<Target> {
+        match self.target6(destination)? {
+            Target::Cross(_) => self.targets.get(self.routes6.lookup6(destination)? as usize).copied(),
+            target => Some(target),
+        }
+    }
+
     /// Whether nothing is translated from or to a zone: its packets are only routed.
     #[inline]
     #[must_use]
     pub fn is_plain(&self, zone: ZoneId) -> bool {
         self.plain.get(usize::from(zone.0)).copied().unwrap_or(false)
+    }
+
+    /// Whether IPv4 packets from a zone may be translated without state.
+    #[must_use]
+    pub fn is_stateless4(&self, zone: ZoneId) -> bool {
+        self.prefixes.is_inside::<u32>(zone) || self.crossings.from4(zone).is_some()
+    }
+
+    /// The zone that a packet leaves to, if it may leave at all.
+    #[inline]
+    #[must_use]
+    pub fn egress_zone(&self, target: Target) -> Option<ZoneId> {
+        let interface = match target {
+            Target::Via(router) => router.interface(),
+            Target::OnLink(id) | Target::LinkDown(id) => id,
+            _ => return None,
+        };
+        self.interface(interface).map(|interface| interface.zone)
     }
 
     /// The zones of a translation, inside and outside. None where there is no such translation (any more).
@@ -955,6 +1114,8 @@ impl Plan {
                 let entry = spec.static_nat.get(usize::from(index)).filter(|it| !it.is_vacant());
                 entry.map(|it| (it.inside_zone, it.outside_zone))
             }
+            RuleRef::Prefix(index) => spec.prefixes.get(usize::from(index)).map(|it| (it.from, it.to)),
+            RuleRef::Crossing(index) => spec.crossings.get(usize::from(index)).map(|it| (it.ipv4, it.ipv6)),
         }
     }
 
@@ -1093,6 +1254,14 @@ fn check_references(spec: &Spec) -> Result<(), PlanError> {
     for it in spec.static_nat.iter().filter(|it| !it.is_vacant()) {
         zone(it.inside_zone, format!("static {}", it.name))?;
         zone(it.outside_zone, format!("static {}", it.name))?;
+    }
+    for it in &spec.crossings {
+        zone(it.ipv4, format!("siit {}", it.name))?;
+        zone(it.ipv6, format!("siit {}", it.name))?;
+    }
+    for it in &spec.prefixes {
+        zone(it.from, format!("prefix rule {}", it.name))?;
+        zone(it.to, format!("prefix rule {}", it.name))?;
     }
     for it in &spec.routes {
         match it.next_hop {

@@ -34,6 +34,10 @@ pub enum RuleRef {
     Forward(u16),
     /// `nat44.static`, by index.
     Static(u16),
+    /// `nptv6`, `map66` or `netmap`, by place in [`Spec::prefixes`](crate::plan::Spec::prefixes).
+    Prefix(u16),
+    /// `siit`, by place in [`Spec::crossings`](crate::plan::Spec::crossings).
+    Crossing(u16),
 }
 
 /// A packet's addresses and ports, as it stood on the wire. For ICMP queries the requester's port is the identifier and

@@ -432,13 +432,28 @@ fn xl_18_22_fragments_to_ipv4() {
     let at = |field, data: &[u8]| Four { identification: 0x5678, field, ttl: 63, ..four(TCP) }.before(data);
     assert_eq!(to_four(&fragment(TCP, 1, &tcp6[..800])), Ok(at(0x2000, &tcp4[..800])));
     assert_eq!(to_four(&fragment(TCP, 800, &tcp6[800..])), Ok(at(100, &tcp4[800..])));
-    assert_eq!(to_four(&fragment(TCP, 0xfff9, &[3; 8])), Ok(at(0x3fff, &[3; 8])));
+    assert_eq!(to_four(&fragment(TCP, 0xfff1, &[3; 8])), Ok(at(0x3ffe, &[3; 8])));
     // Reserved bits are none of ours.
     assert_eq!(to_four(&fragment(TCP, 0x0326, &[3; 8])), Ok(at(100, &[3; 8])));
     assert_eq!(to_four(&fragment(TCP, 0, &tcp6)), Ok(at(0, &tcp4)));
     let (echo4, echo6) = segments(ICMP, b"atomic");
     let expected = Four { identification: 0x5678, ttl: 63, ..four(ICMP) }.before(&echo4);
     assert_eq!(to_four(&fragment(ICMPV6, 0, &echo6)), Ok(expected));
+}
+
+/// XL-08, XL-18: fragments that no sender would cut. Cut again, they would be parts of something else.
+#[test]
+fn xl_08_18_fragments_that_can_not_be() {
+    for (offset, more, len) in [(8, false, 0), (0, true, 1431), (8, true, 1431), (65528, true, 8), (65528, false, 1400)]
+    {
+        let data = vec![3; len];
+        let packet = Four { field: (offset / 8) | (u16::from(more) << 13), ..four(UDP) }.before(&data);
+        assert_eq!(to_six(&packet), Err(silent(Drop::FragmentLength)), "{offset} {more} {len}");
+        let mut header = [UDP, 0, 0, 0, 0, 0, 0, 7];
+        put(&mut header, 2, offset | u16::from(more));
+        let packet = six(0, 44, 64, &[&header[..], &data].concat());
+        assert_eq!(to_four(&packet), Err(silent(Drop::FragmentLength)), "{offset} {more} {len}");
+    }
 }
 
 /// XL-10: fragments of ICMP messages are not translated.

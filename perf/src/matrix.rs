@@ -6,11 +6,11 @@ pub const FLOWS: [usize; 5] = [1, ROUTED, 64_512, 1_032_192, 10_321_920];
 pub const ROUTED: usize = 1008;
 
 /// The rows of the engine's table, and the flows that each has.
-pub const ENGINE: [(&str, &[usize]); 12] = [
+pub const ENGINE: [(&str, &[usize]); 20] = [
     ("IPv4 routed", &[ROUTED]),
-    ("IPv4 routed, NAT44 configured and not matching", &[ROUTED]),
+    ("IPv4 routed, translators configured and not matching", &[ROUTED]),
     ("IPv6 routed", &[ROUTED]),
-    ("IPv6 routed, NAT44 configured and not matching", &[ROUTED]),
+    ("IPv6 routed, translators configured and not matching", &[ROUTED]),
     ("NAT44 in→out", &FLOWS),
     ("NAT44 out→in", &FLOWS),
     ("NAT44 in→out, headers cold", &FLOWS),
@@ -19,7 +19,18 @@ pub const ENGINE: [(&str, &[usize]); 12] = [
     ("NAT44 out→in, 10 remotes a mapping", &[64_512, 1_032_192, 10_321_920]),
     ("floor: bucket and session", &FLOWS),
     ("a poll's tick", &FLOWS),
+    ("NPTv6 in→out", &[ROUTED]),
+    ("NPTv6 out→in", &[ROUTED]),
+    ("NETMAP in→out", &[ROUTED]),
+    ("NETMAP out→in", &[ROUTED]),
+    ("SIIT 4→6", &[ROUTED]),
+    ("SIIT 6→4", &[ROUTED]),
+    ("EAM, 100,000 rows, 4→6", &[FLOWS[2]]),
+    ("EAM, 100,000 rows, 6→4", &[FLOWS[2]]),
 ];
+
+/// The place in [`ENGINE`] of the first row of stateless translators: two of each.
+pub const STATELESS: usize = 12;
 
 /// Sessions in the tables that are compared.
 pub const TABLES: [usize; 4] = [1024, 65_536, 1_048_576, 10_485_760];

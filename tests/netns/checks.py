@@ -139,7 +139,7 @@ remote-control:
 def answers(space: Namespace, address: str, port: int) -> bool:
     """Whether a TCP port can be connected to from its own host."""
     with space.entered():
-        probe = socket.socket()
+        probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     with probe:
         probe.settimeout(1)
         return probe.connect_ex((address, port)) == 0
@@ -244,9 +244,9 @@ def _ping_v6(scene: Scene) -> Seen:
 # --- traceroute -----------------------------------------------------------------------------------------------------
 
 
-def traceroute(scene: Scene, target: str, hops: Iterable[str], *options: str) -> str:
+def traceroute(space: Namespace, target: str, hops: Iterable[str], *options: str) -> str:
     """Expects these hops, then the target, and gives the way."""
-    done = scene.lab.h1.run("traceroute", "-n", "-q", "1", "-w", "2", "-m", "6", *options, target)
+    done = space.run("traceroute", "-n", "-q", "1", "-w", "2", "-m", "6", *options, target)
     found = re.findall(r"^ *\d+ +(\S+)", done.stdout, re.MULTILINE)
     wanted = [*hops, target]
     expect(found == wanted, f"hops {found or done.stdout.strip()}, not {wanted}")
@@ -256,7 +256,7 @@ def traceroute(scene: Scene, target: str, hops: Iterable[str], *options: str) ->
 @check("traceroute, UDP")
 def _traceroute_udp(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER, (GW_INSIDE, ROUTER), "-U", "-p", "33500")
+    note = traceroute(scene.lab.h1, SERVER, (GW_INSIDE, ROUTER), "-U", "-p", "33500")
     seen = scene.first(scene.at_server, mark, lambda p: p.protocol == UDP and p.destination_port == 33500, "the probe")
     translated(seen.source)
     return Seen(seen.sender, note)
@@ -265,7 +265,7 @@ def _traceroute_udp(scene: Scene) -> Seen:
 @check("traceroute, ICMP")
 def _traceroute_icmp(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER, (GW_INSIDE, ROUTER), "-I")
+    note = traceroute(scene.lab.h1, SERVER, (GW_INSIDE, ROUTER), "-I")
     seen = echo_seen(scene, mark, SERVER)
     translated(seen.source)
     return Seen(f"{seen.source} id {seen.source_port}", note)
@@ -274,7 +274,7 @@ def _traceroute_icmp(scene: Scene) -> Seen:
 @check("traceroute, IPv6 (routed)")
 def _traceroute_v6(scene: Scene) -> Seen:
     mark = scene.at_server.mark()
-    note = traceroute(scene, SERVER_V6, (GW_INSIDE_V6, ROUTER_V6), "-6", "-I")
+    note = traceroute(scene.lab.h1, SERVER_V6, (GW_INSIDE_V6, ROUTER_V6), "-6", "-I")
     return Seen(echo_seen(scene, mark, SERVER_V6).source, note)
 
 
@@ -431,16 +431,24 @@ def learned_mtu(space: Namespace, target: str) -> int:
     return int(found[1]) if found else 1500
 
 
-def too_big(space: Namespace, target: str, size: int, mtu: int) -> None:
-    """Sends an echo request in an IP packet of `size` bytes that nobody may fragment. Expects to be told `mtu`, and
-    that a packet of that size then passes."""
-    headers = 48 if ":" in target else 28
-    options = ("-n", "-c", "1", "-W", "2", "-M", "do")
-    done = space.run("ping", *options, "-s", str(size - headers), target)
-    expect(re.search(rf"mtu[ =]+{mtu}\b", done.stdout), f"a packet of {size} bytes: {done.stdout.strip()}")
+def told_too_big(space: Namespace, target: str, size: int, mtu: int) -> None:
+    """Sends an echo request in an IP packet of `size` bytes that nobody may fragment. Expects to be told `mtu`."""
+    done = echo(space, target, size)
+    expect(re.search(rf"mtu[ =]+{mtu}\b", done), f"a packet of {size} bytes: {done}")
     wait_for(lambda: learned_mtu(space, target) == mtu, 2, f"the host learns path MTU {mtu}")
-    done = space.run("ping", *options, "-s", str(mtu - headers), target)
-    expect(" 1 received" in done.stdout, f"a packet of {mtu} bytes: {done.stdout.strip()}")
+
+
+def too_big(space: Namespace, target: str, size: int, mtu: int) -> None:
+    """The same, and a packet of that size then passes, and so does the answer."""
+    told_too_big(space, target, size, mtu)
+    done = echo(space, target, mtu)
+    expect(" 1 received" in done, f"a packet of {mtu} bytes: {done}")
+
+
+def echo(space: Namespace, target: str, size: int) -> str:
+    """Pings once by an IP packet of this size that nobody may fragment, and gives what ping says."""
+    payload = size - (48 if ":" in target else 28)
+    return space.run("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", str(payload), target).stdout.strip()
 
 
 @check(f"oversized, don't fragment: the gateway's link takes {UPLINK_MTU}")

@@ -25,6 +25,7 @@ from lab import (
     RUN,
     UPLINK_MTU,
     Lab,
+    Namespace,
 )  # fmt: skip
 
 FORWARDED_TCP = 8080
@@ -145,15 +146,17 @@ class Turnpike:
 
     name = "turnpike"
 
-    def __init__(self, lab: Lab, binary: Path) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, binary: Path, space: Namespace | None = None, first: Path | None = None) -> None:
+        """In the laboratory's own gateway, or in another `space`. It reads `first` before the file that `start` writes."""
+        self.lab, self.space = lab, space or lab.gw
         self.binary = binary.resolve()
         self.path = lab.work / "turnpike.yaml"
+        self.files = [*([first] if first else []), self.path]
         self.process: subprocess.Popen[bytes] | None = None
 
     def run_line(self) -> list[str]:
         """The command that runs the gateway, inside its namespace."""
-        return [str(self.binary), "run", "-c", str(self.path)]
+        return [str(self.binary), "run", *(word for file in self.files for word in ("-c", str(file)))]
 
     def start(self, text: str) -> float:
         """Starts the gateway on this configuration, waits until it forwards, and gives the seconds that this took.
@@ -162,7 +165,7 @@ class Turnpike:
         """
         self.path.write_text(text, encoding="utf-8")
         began = time.monotonic()
-        self.process = self.lab.spawn(self.lab.gw, "turnpike", *self.run_line())
+        self.process = self.lab.spawn(self.space, "turnpike", *self.run_line())
         while time.monotonic() < began + 30:
             if self.process.poll() is not None:
                 raise RuntimeError(f"turnpike ended with status {self.process.returncode}\n{self.last_words()}")
@@ -180,7 +183,7 @@ class Turnpike:
 
     def fetch(self, page: str, fail: bool = True) -> str:
         """A page of its metrics server. With `fail` unset, an empty string when it does not answer 200."""
-        done = self.lab.gw.run("curl", "-sf", "-m", "5", f"http://{METRICS}{page}")
+        done = self.space.run("curl", "-sf", "-m", "5", f"http://{METRICS}{page}")
         if done.returncode != 0:
             if fail:
                 raise RuntimeError(f"{page} of the metrics server does not answer (curl: {done.returncode})")
@@ -220,8 +223,7 @@ class Kernel:
         for device, v4, v6 in (("lan0", GW_INSIDE, GW_INSIDE_V6), ("wan0", GW_OUTSIDE, GW_OUTSIDE_V6)):
             gw.sysctl(f"ipv6/conf/{device}/disable_ipv6", 0)
             self.lab.host(gw, device, f"{v4}/24", f"{v6}/64")
-        gw.sysctl("ipv4/ip_forward", 1)
-        gw.sysctl("ipv6/conf/all/forwarding", 1)
+        gw.forward()
         self.lab.route(gw, "default", ROUTER)
         self.lab.route(gw, "default", ROUTER_V6)
         udp = f"{FORWARDED_UDP[0]}-{FORWARDED_UDP[-1]}"

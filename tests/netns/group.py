@@ -43,7 +43,7 @@ def turnpike(scene: Scene) -> Turnpike:
 def bound(space: Namespace, address: str, port: int = 0, kind: int = socket.SOCK_DGRAM) -> socket.socket:
     """A socket in a namespace, bound, with a time-out of 2 s. Others may share its port."""
     with space.entered():
-        made = socket.socket(type=kind)
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.settimeout(2)
     made.bind((address, port))

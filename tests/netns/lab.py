@@ -113,6 +113,11 @@ class Namespace:
             os.close(there)
             os.close(home)
 
+    def forward(self) -> None:
+        """Makes this namespace a router, of both families."""
+        self.sysctl("ipv4/ip_forward", 1)
+        self.sysctl("ipv6/conf/all/forwarding", 1)
+
     def sysctl(self, key: str, value: object) -> None:
         """Sets a variable below /proc/sys/net, given with slashes: interfaces may have dots."""
         with self.entered():
@@ -136,20 +141,8 @@ class Lab:
 
     def build(self) -> None:
         """Makes everything that is in the picture above."""
-        names = ("h1", "h2", "lan", "gw", "router", "server")
-        spaces = {name: Namespace(f"{self.prefix}-{name}") for name in names}
-        self.h1, self.h2, self.lan, self.gw, self.router, self.server = spaces.values()
-        for space in spaces.values():
-            for scope in ("all", "default"):
-                space.sysctl(f"ipv4/conf/{scope}/rp_filter", 0)
-                space.sysctl(f"ipv6/conf/{scope}/accept_dad", 0)
-                space.sysctl(f"ipv6/conf/{scope}/accept_ra", 0)
-            # Every probe of a traceroute is to be answered.
-            space.sysctl("ipv4/icmp_ratelimit", 0)
-            space.sysctl("ipv6/icmp/ratelimit", 0)
-        for space in (self.gw, self.lan):
-            space.sysctl("ipv6/conf/all/disable_ipv6", 1)
-            space.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        self.h1, self.h2, self.router, self.server = (self.space(name) for name in ("h1", "h2", "router", "server"))
+        self.gw, self.lan = self.bare_space("gw"), self.bare_space("lan")
 
         self.lan.ip("link", "add", "lan", "type", "bridge", "stp_state", "0", "mcast_snooping", "0")
         self.lan.ip("link", "set", "lan", "up")
@@ -168,8 +161,7 @@ class Lab:
         self.host(self.router, "up0", f"{ROUTER}/24", f"{ROUTER_V6}/64")
         self.host(self.router, "srv0", "198.18.1.1/24", "2001:db8:51::1/64")
         self.host(self.router, "narrow0", "198.18.2.1/24", "2001:db8:52::1/64")
-        self.router.sysctl("ipv4/ip_forward", 1)
-        self.router.sysctl("ipv6/conf/all/forwarding", 1)
+        self.router.forward()
         self.route(self.router, POOL_PREFIX, GW_OUTSIDE)
         self.route(self.router, "192.168.0.0/16", GW_OUTSIDE)
         self.route(self.router, "2001:db8:1::/64", GW_OUTSIDE_V6)
@@ -178,6 +170,25 @@ class Lab:
         self.host(self.server, "narrow0", f"{NARROW}/24", f"{NARROW_V6}/64")
         self.route(self.server, "default", "198.18.1.1")
         self.route(self.server, "default", "2001:db8:51::1")
+
+    def space(self, name: str) -> Namespace:
+        """Makes a namespace for a host, or a router (which still has to be told to forward)."""
+        made = Namespace(f"{self.prefix}-{name}")
+        for scope in ("all", "default"):
+            made.sysctl(f"ipv4/conf/{scope}/rp_filter", 0)
+            made.sysctl(f"ipv6/conf/{scope}/accept_dad", 0)
+            made.sysctl(f"ipv6/conf/{scope}/accept_ra", 0)
+        # Every probe of a traceroute is to be answered.
+        made.sysctl("ipv4/icmp_ratelimit", 0)
+        made.sysctl("ipv6/icmp/ratelimit", 0)
+        return made
+
+    def bare_space(self, name: str) -> Namespace:
+        """Makes a namespace for devices on which the kernel itself is to be silent."""
+        made = self.space(name)
+        for scope in ("all", "default"):
+            made.sysctl(f"ipv6/conf/{scope}/disable_ipv6", 1)
+        return made
 
     def link(self, one: Namespace, device: str, other: Namespace, peer: str, mtu: int = 1500) -> None:
         """Connects two namespaces by a veth pair that carries no more than its MTU at once. The checksums of TCP and UDP

@@ -28,13 +28,17 @@ import lab as laboratory
 from capture import ACK, ICMP, SYN, TCP, Capture, Packet
 from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, expect, ping, translated
 from ctl_tests import CTL_GROUPS
+from differential import DIFFERENTIAL
 from fault_tests import FAULT_GROUPS
+from file_tests import FILE_GROUPS
 from fragment_tests import FRAGMENT_GROUPS
 from gateway import FORWARDED_TCP, FORWARDED_UDP, METRICS, Kernel, Turnpike, configuration, cores
 from group import Endpoint, Group, Test, accepted, bound, listener, sockets, turnpike
 from lab import H1, H2, POOL, SERVER, SERVER2, SERVER_V6, UPLINK_MTU, Lab, Namespace, in_parallel
 from link_tests import LINK_GROUPS
+from prefix_tests import PREFIX_GROUPS
 from reload_tests import RELOAD_GROUPS
+from tayga_differential import TAYGA
 from watch_tests import WATCH_GROUPS
 from worker_tests import WORKER_GROUPS
 
@@ -561,6 +565,7 @@ def _core_outside(scene: Scene) -> Seen:
 GROUPS = [
     DEFAULT, OWN, ENDPOINT_INDEPENDENT, ADDRESS_DEPENDENT, BY_PROTOCOL, SCATTERED, CLAMPED, SHARED_LAN, VLAN, LIFE,
     *FRAGMENT_GROUPS, *FAULT_GROUPS, *WATCH_GROUPS, *CTL_GROUPS, *LINK_GROUPS, *RELOAD_GROUPS, *WORKER_GROUPS,
+    *PREFIX_GROUPS, DIFFERENTIAL, *FILE_GROUPS, TAYGA,
 ]  # fmt: skip
 
 

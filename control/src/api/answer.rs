@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::plan::IpPrefix;
 use dataplane::session::walk::{Action, Filter};
 use dataplane::steer::{SHARDS, ShardId, WorkerId};
 use hyper::body::Incoming;
@@ -46,10 +48,12 @@ enum Verb {
     Workers,
     Shards,
     MoveShard,
+    Prefixes,
+    Renumber,
     Stats,
 }
 
-const VERBS: [(Method, &str, Verb); 15] = [
+const VERBS: [(Method, &str, Verb); 17] = [
     (Method::GET, "/v1/status", Verb::Status),
     (Method::POST, "/v1/reload", Verb::Reload),
     (Method::GET, "/v1/sessions", Verb::Sessions),
@@ -64,6 +68,8 @@ const VERBS: [(Method, &str, Verb); 15] = [
     (Method::GET, "/v1/workers", Verb::Workers),
     (Method::GET, "/v1/shards", Verb::Shards),
     (Method::POST, "/v1/shards", Verb::MoveShard),
+    (Method::GET, "/v1/prefixes", Verb::Prefixes),
+    (Method::POST, "/v1/prefixes", Verb::Renumber),
     (Method::GET, "/v1/stats", Verb::Stats),
 ];
 
@@ -131,7 +137,13 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
     let query = request.uri().query();
     let takes_a_query = matches!(
         verb,
-        Verb::Reload | Verb::Sessions | Verb::CountSessions | Verb::FlushSessions | Verb::Mappings | Verb::MoveShard
+        Verb::Reload
+            | Verb::Sessions
+            | Verb::CountSessions
+            | Verb::FlushSessions
+            | Verb::Mappings
+            | Verb::MoveShard
+            | Verb::Renumber
     );
     if let Some(query) = query.filter(|query| !takes_a_query && !query.is_empty()) {
         return Err(Problem::wrong(format!("`{query}`: nothing is to be said here"), "leave it out"));
@@ -175,6 +187,12 @@ async fn respond(desk: Arc<Desk>, peer: Peer, request: hyper::Request<Incoming>)
             let (shard, to) = shard_and_worker(query)?;
             let moved = desk.ask(|answer| Request::MoveShard { shard, to, answer }).await?;
             Ok(json(&moved.map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error, None))?))
+        }
+        Verb::Prefixes => Ok(listing::of(desk.view().await?, rows::prefixes)),
+        Verb::Renumber => {
+            let (rule, outside) = rule_and_prefix(query)?;
+            let report = desk.ask(|answer| Request::Renumber { rule, outside, answer }).await?;
+            Ok(json(&report.map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error, None))?))
         }
         Verb::Stats => Ok(listing::of(desk.view().await?, rows::stats)),
     }
@@ -230,6 +248,33 @@ fn shard_and_worker(query: Option<&str>) -> Result<(ShardId, WorkerId), Problem>
     }
     let missing = || Problem::wrong("a move needs a shard and a worker", "write shard=N&worker=M");
     shard.zip(worker).ok_or_else(missing)
+}
+
+/// What another prefix says: `rule=SECTION.NAME&outside=PREFIX`, or `outside=file`.
+fn rule_and_prefix(query: Option<&str>) -> Result<(String, Option<IpPrefix>), Problem> {
+    let (mut rule, mut outside) = (None, None);
+    for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*key {
+            "rule" => rule = Some(value.into_owned()),
+            "outside" if value == "file" => outside = Some(None),
+            "outside" => {
+                let read = value.split_once('/').and_then(|(address, len)| {
+                    let (address, len): (IpAddr, u8) = (address.parse().ok()?, len.parse().ok()?);
+                    (len <= if address.is_ipv4() { 32 } else { 128 }).then_some(IpPrefix { address, len })
+                });
+                let wrong = || {
+                    Problem::wrong(
+                        format!("outside: `{value}` is no prefix"),
+                        "write it like 2001:db8:1::/48, or `file`",
+                    )
+                };
+                outside = Some(Some(read.ok_or_else(wrong)?));
+            }
+            _ => return Err(Problem::wrong(format!("`{key}={value}` says nothing here"), "write rule= and outside=")),
+        }
+    }
+    let missing = || Problem::wrong("a rule and a prefix are needed", "write rule=SECTION.NAME&outside=PREFIX");
+    rule.zip(outside).ok_or_else(missing)
 }
 
 impl Desk {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::counters::Counters;
-use dataplane::plan::{InterfaceId, Plan};
+use dataplane::plan::{InterfaceId, IpPrefix, Plan};
 use dataplane::pool::Leases;
 use dataplane::session::walk::Walk;
 use dataplane::steer::{ShardId, ShardMap, WorkerId};
@@ -54,6 +54,15 @@ pub enum Request {
         /// Where the report goes when it has arrived, or why it can't go.
         answer: Answer<Result<Moved, String>>,
     },
+    /// Give a rule that exchanges prefixes another outside prefix.
+    Renumber {
+        /// The rule, with its section: `nptv6.home`.
+        rule: String,
+        /// The prefix. None: that of the files again.
+        outside: Option<IpPrefix>,
+        /// Where the report goes, or why there is none.
+        answer: Answer<Result<ReloadReport, String>>,
+    },
     /// Read the configuration again.
     Reload {
         /// Say what would change, and change nothing.
@@ -68,6 +77,8 @@ pub enum Request {
 pub struct View {
     /// The configuration's files.
     pub files: Vec<PathBuf>,
+    /// Which of the rules that exchange prefixes have an outside prefix that was set at run time.
+    pub renumbered: Vec<bool>,
     /// How long the process has run.
     pub uptime: Duration,
     /// Whether packets are forwarded.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dataplane::counters::{self, Counter, Counters, Drop};
-use dataplane::plan::{InterfaceId, IpPrefix, NextHop, Plan, PoolSpec};
+use dataplane::plan::{InterfaceId, IpPrefix, NextHop, Plan, PoolSpec, ZoneId};
 use dataplane::pool::Proto;
 use dataplane::session::walk::{MappingRow, SessionRow};
 use dataplane::steer::{ShardId, WorkerId};
@@ -13,7 +13,7 @@ use dataplane::trace::RuleRef;
 
 use super::request::{Neighbours, View};
 use super::types::{
-    DropReason, Interface, Mapping, Neighbour, Pool, PoolAddress, Route, Session, Shard, Status, Worker,
+    DropReason, Interface, Mapping, Neighbour, Pool, PoolAddress, Prefix, Route, Session, Shard, Status, Worker,
 };
 use crate::host;
 
@@ -70,6 +70,8 @@ fn rule(rule: RuleRef, plan: &Plan) -> (&'static str, String) {
     let spec = &plan.spec;
     let (kind, name) = match rule {
         RuleRef::None => ("", None),
+        RuleRef::Crossing(index) => ("siit", spec.crossings.get(usize::from(index)).map(|it| &it.name)),
+        RuleRef::Prefix(index) => ("prefix", spec.prefixes.get(usize::from(index)).map(|rule| &rule.name)),
         RuleRef::Nat44(index) => ("rule", spec.nat44.get(usize::from(index)).map(|rule| &rule.name)),
         RuleRef::Forward(index) => ("forward", spec.forwards.get(usize::from(index)).map(|entry| &entry.name)),
         RuleRef::Static(index) => ("static", spec.static_nat.get(usize::from(index)).map(|entry| &entry.name)),
@@ -295,6 +297,19 @@ pub(super) fn workers<'a>(view: &'a View, before: &[Done], time: Duration) -> Ro
 
 pub(super) fn shards(view: &View) -> Rows<'_, Shard> {
     Box::new(ShardId::all().map(|shard| Shard { shard: shard.0, worker: view.map.owner(shard).0 }))
+}
+
+pub(super) fn prefixes(view: &View) -> Rows<'_, Prefix> {
+    let zone = |id: ZoneId| view.plan.spec.zones.get(usize::from(id.0)).cloned().unwrap_or_default();
+    let rules = view.plan.spec.prefixes.iter().enumerate();
+    Box::new(rules.map(move |(at, rule)| Prefix {
+        rule: rule.full_name(),
+        from: zone(rule.from),
+        to: zone(rule.to),
+        inside: rule.inside.to_string(),
+        outside: rule.outside.to_string(),
+        set: view.renumbered.get(at).copied().unwrap_or(false),
+    }))
 }
 
 pub(super) fn stats(view: &View) -> Rows<'_, DropReason> {

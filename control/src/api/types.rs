@@ -256,6 +256,22 @@ rows! {
         worker: u8,
     }
 
+    /// A rule that exchanges prefixes.
+    Prefix {
+        /// Its section and name in the file.
+        rule: String,
+        /// The inside zone.
+        from: String,
+        /// The outside zone.
+        to: String,
+        /// The prefix inside.
+        inside: String,
+        /// The prefix outside, as it is now.
+        outside: String,
+        /// Whether the outside prefix was set at run time, in place of the file's.
+        set: bool,
+    }
+
     /// A shard that has moved.
     Moved {
         /// Its number.

@@ -9,13 +9,17 @@ use std::time::Duration;
 use dataplane::plan::{
     self, Filtering, FilteringSet, ForwardProtocol, IpPrefix, Limits, MacAddr, MidStream, MssClamp, Pooling,
 };
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::siit::UdpChecksumNone;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_yaml::{Mapping, Value};
 
 use super::decode::{List, Reader, Setting, Table, Text, describe, key_of, section};
 use super::error::Problems;
 use super::node::{Kind, Node};
-use super::text::{Descriptors, Endpoint, FromText, Group, Listen, Name, Number, Pci, Size, SocketPath, Vdev};
+use super::text::{
+    Descriptors, Endpoint, FilePath, FromText, Group, Listen, Name, Network, Number, Pci, Size, SocketPath, Vdev,
+};
 use super::{DEFAULT_SOCKET, Poll};
 
 /// An 802.1Q or 802.1ad tag.
@@ -44,6 +48,16 @@ section! {
         pools: default Table<Name, Pool> = Table::default(),
         /// IPv4 translation.
         nat44: default Nat44 = Nat44::default(),
+        /// Stateless IPv6 prefix translation (RFC 6296): checksum-neutral, prefixes of at most 64 bits.
+        nptv6: default Table<Name, Nptv6> = Table::default(),
+        /// Stateless IPv6 prefix translation as MAP66 did it: checksum-neutral, prefixes of 16 to 112 bits in steps of 16.
+        map66: default Table<Name, Map66> = Table::default(),
+        /// Stateless translation of a prefix, IPv4 or IPv6, that keeps the bits behind it.
+        netmap: default Table<Name, Netmap> = Table::default(),
+        /// Stateless translation between IPv4 and IPv6 (RFC 7915).
+        siit: default Table<Name, Siit> = Table::default(),
+        /// Between which zones packets are tracked and filtered. As yet there is no firewall: none.
+        firewall: default Text<Firewall> = Text(Firewall::None),
         /// Idle times.
         timers: default Timers = Timers::default(),
         /// The gateway's own ICMP errors.
@@ -268,6 +282,100 @@ section! {
 }
 
 section! {
+    /// Stateless IPv6 prefix translation (RFC 6296).
+    Nptv6 {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside. Up to 48 bits the subnet is adjusted, beyond that the interface identifier.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of any length up to 64. Of the longer inside prefix only the first part has addresses there.
+        outside: required Text<IpPrefix>,
+        /// Translate interface identifiers of zeros too, which RFC 6296 section 3.7 drops where prefixes are longer than 48 bits.
+        allow_zero_iid: default Text<bool> = Text(false),
+    }
+}
+
+section! {
+    /// Stateless IPv6 prefix translation as MAP66 did it: the word behind the prefix is adjusted.
+    Map66 {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside: of 16, 32, 48, 64, 80, 96 or 112 bits.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of the same length.
+        outside: required Text<IpPrefix>,
+        /// What becomes of the gateway's own addresses within the prefixes: exempt from the translation, or mapped like any other
+        /// (MAP66's --nocheck).
+        own_addresses: default Text<OwnAddresses> = Text(OwnAddresses::Exempt),
+    }
+}
+
+section! {
+    /// Stateless translation of a prefix that keeps the bits behind it.
+    Netmap {
+        /// The inside zone.
+        from: required Text<Name>,
+        /// The outside zone.
+        to: required Text<Name>,
+        /// The prefix inside, IPv4 or IPv6.
+        inside: required Text<IpPrefix>,
+        /// The prefix outside, of the same family and length.
+        outside: required Text<IpPrefix>,
+    }
+}
+
+section! {
+    /// Stateless translation between IPv4 and IPv6 (RFC 7915).
+    Siit {
+        /// The zone where IPv4 packets come from, and go to.
+        ipv4: required Text<Name>,
+        /// The zone where IPv6 packets come from, and go to.
+        ipv6: required Text<Name>,
+        /// IPv6 prefixes that embed IPv4 addresses (RFC 6052): of 32, 40, 48, 56, 64 or 96 bits. Addresses are embedded in the first.
+        prefixes: default List<Text<IpPrefix>> = List::default(),
+        /// IPv4 destinations that are embedded in the first prefix. Those that are mapped need not stand here.
+        destinations: default List<Text<RangeInclusive<Ipv4Addr>>> = List::default(),
+        /// The prefix that they are embedded in, one of prefixes. Default: the first.
+        destination_prefix: optional Text<IpPrefix>,
+        /// Explicit address mappings (RFC 7757). The longest prefix counts.
+        mappings: default List<AddressMapping> = List::default(),
+        /// A file with more of them, one to a line: an IPv4 and an IPv6 prefix with a comma between. Relative to this file.
+        mappings_file: optional Text<FilePath>,
+        /// How mapped hosts reach each other by their IPv4 addresses: intrinsic, simple (RFC 7757 section 4) or none.
+        hairpin: default Text<Hairpin> = Text(Hairpin::Intrinsic),
+        /// What becomes of IPv4 UDP datagrams without a checksum: it is computed (of fragments it can't be), they are dropped, or
+        /// forwarded without one.
+        udp_checksum_none: default Text<UdpChecksumNone> = Text(UdpChecksumNone::Compute),
+        /// The longest IPv6 packet that leaves whole although it may be cut.
+        lowest_ipv6_mtu: default Text<Number<1280, 9000>> = Text(Number(1280)),
+        /// The IPv6 traffic class: copied from the IPv4 type of service, or zero.
+        traffic_class: default Text<TrafficClass> = Text(TrafficClass::Copy),
+        /// The IPv4 type of service. Default: copied from the IPv6 traffic class.
+        tos: optional Text<Number<0, 255>>,
+        /// MTUs that are assumed where a router does not tell its own (RFC 1191 section 7). Default: the RFC's.
+        mtu_plateaus: default List<Text<Number<68, 65_535>>> = List::default(),
+        /// IPv4 sources of ICMP errors from IPv6 routers that have no IPv4 address (RFC 6791). Default: the gateway's own.
+        error_sources: default List<Text<RangeInclusive<Ipv4Addr>>> = List::default(),
+        /// A prefix for the sources of ICMP errors from IPv4 routers, where no prefix embeds and nothing maps them.
+        error_prefix: optional Text<IpPrefix>,
+    }
+}
+
+section! {
+    /// An explicit address mapping.
+    AddressMapping {
+        /// The IPv4 address or prefix.
+        ipv4: required Text<Network>,
+        /// The IPv6 address or prefix, with at least as many bits behind it.
+        ipv6: required Text<Network>,
+    }
+}
+
+section! {
     /// How long a session may be idle. Each is at most 30 days.
     Timers {
         /// UDP. At least 120s (RFC 4787 REQ-5).
@@ -328,6 +436,31 @@ pub(super) enum Profile {
     Cgn,
 }
 
+/// What filters packets between zones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firewall {
+    /// Nothing: what is not translated is routed, both ways.
+    None,
+}
+
+/// The traffic class of packets from IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrafficClass {
+    /// That of the IPv4 packet.
+    Copy,
+    /// None.
+    Zero,
+}
+
+/// What becomes of the gateway's own addresses within a translated prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnAddresses {
+    /// They stay the gateway's.
+    Exempt,
+    /// They are translated too.
+    Mapped,
+}
+
 /// A word out of a few.
 macro_rules! words {
     ($type:ty, $wanted:literal, $($word:literal => $value:path),+) => {
@@ -359,6 +492,17 @@ macro_rules! words {
 words!(
     MidStream, "drop, reset or adopt",
     "drop" => MidStream::Drop, "reset" => MidStream::Reset, "adopt" => MidStream::Adopt
+);
+words!(Firewall, "none", "none" => Firewall::None);
+words!(OwnAddresses, "exempt or mapped", "exempt" => OwnAddresses::Exempt, "mapped" => OwnAddresses::Mapped);
+words!(TrafficClass, "copy or zero", "copy" => TrafficClass::Copy, "zero" => TrafficClass::Zero);
+words!(
+    Hairpin, "intrinsic, simple or none",
+    "intrinsic" => Hairpin::Intrinsic, "simple" => Hairpin::Simple, "none" => Hairpin::None
+);
+words!(
+    UdpChecksumNone, "compute, drop or forward",
+    "compute" => UdpChecksumNone::Compute, "drop" => UdpChecksumNone::Drop, "forward" => UdpChecksumNone::Forward
 );
 words!(Poll, "busy or adaptive", "busy" => Poll::Busy, "adaptive" => Poll::Adaptive);
 words!(Profile, "default or cgn", "default" => Profile::Default, "cgn" => Profile::Cgn);

@@ -15,6 +15,10 @@ impl Change {
             ("timers", _, _) => "sessions have the new times from their next packet on",
             ("routes", _, _) => "packets take the new way at once; sessions go on if it leads to their own zone",
             ("interfaces", ..) => interface(name, removed),
+            ("nptv6" | "map66" | "netmap", _, Some("outside")) => {
+                "packets have the new prefix at once; what comes for the old one is dropped (prefix-former)"
+            }
+            ("nptv6" | "map66" | "netmap" | "siit", ..) => "holds at once for every packet",
             ("pools", ..) => pool(name, added, removed),
             ("nat44", Some("rules"), Some(_)) => rule(key, added, removed),
             ("nat44", Some("rules"), None) => "sessions that another rule now comes first for end",

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use dataplane::plan::{IpPrefix, PrefixRule};
+
 use super::decode::{Setting, Text};
 use super::error::Problems;
 use super::node::{Mark, Node};
 use super::text::Number;
-use super::{Config, ConfigError, DEFAULT_PATH, Problem, file, resolve};
+use super::{Config, ConfigError, DEFAULT_PATH, Problem, Renumbered, file, resolve};
 
 /// The largest file that is read, in bytes: more is a mistake.
 const FILE_MAX: u64 = 16 << 20;
@@ -20,6 +22,10 @@ impl Config {
     /// # Errors
     /// When one can't be read, or they say something impossible.
     pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Config, ConfigError> {
+        Self::load_with(paths, &Renumbered::new())
+    }
+
+    fn load_with<P: AsRef<Path>>(paths: &[P], renumbered: &Renumbered) -> Result<Config, ConfigError> {
         let (mut sources, mut unreadable) = (Vec::new(), Vec::new());
         for path in paths {
             let path = path.as_ref();
@@ -42,7 +48,32 @@ impl Config {
             return Err(ConfigError { problems: unreadable });
         }
         let files = paths.iter().map(|path| path.as_ref().to_owned()).collect();
-        Self::merge(&sources).map(|config| Config { files, ..config })
+        Self::merge(&sources, renumbered).map(|config| Config { files, ..config })
+    }
+
+    /// Reads the same files again, with another outside prefix for a rule that exchanges prefixes (`nptv6.NAME`, `map66.NAME`,
+    /// `netmap.NAME`), whatever they say, from now on; or with that of the files again.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; there is no such rule.
+    pub fn renumber(&self, rule: &str, outside: Option<IpPrefix>) -> Result<Config, ConfigError> {
+        let is_there = self.spec.prefixes.iter().any(|it| it.full_name() == rule);
+        if !is_there {
+            let names: Vec<String> = self.spec.prefixes.iter().map(PrefixRule::full_name).collect();
+            let names = if names.is_empty() {
+                "no rule exchanges prefixes".into()
+            } else {
+                format!("there is {}", names.join(", "))
+            };
+            let message = format!("no rule is called {rule:?}; {names}");
+            return Err(ConfigError { problems: vec![problem(Path::new("prefix"), &message)] });
+        }
+        let mut renumbered = self.renumbered.clone();
+        match outside {
+            Some(outside) => renumbered.insert(rule.to_owned(), outside),
+            None => renumbered.remove(rule),
+        };
+        self.reread_with(&renumbered)
     }
 
     /// Reads the same files and directories again, as they are now.
@@ -50,10 +81,14 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn reread(&self) -> Result<Config, ConfigError> {
+        self.reread_with(&self.renumbered)
+    }
+
+    fn reread_with(&self, renumbered: &Renumbered) -> Result<Config, ConfigError> {
         // Opening a pipe would wait for its other end, which a running gateway may not.
         let is_pipe = |path: &&PathBuf| fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir());
         match self.files.iter().find(is_pipe) {
-            None => Self::load(&self.files),
+            None => Self::load_with(&self.files, renumbered),
             Some(path) => {
                 let message = "is neither a file nor a directory, so it can't be read again; restart with one that is";
                 Err(ConfigError { problems: vec![problem(path, message)] })
@@ -66,21 +101,25 @@ impl Config {
     /// # Errors
     /// When it says something impossible.
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-        let config = Self::merge(&[(path.to_owned(), text.to_owned())])?;
+        let config = Self::merge(&[(path.to_owned(), text.to_owned())], &Renumbered::new())?;
         Ok(Config { files: vec![path.to_owned()], ..config })
     }
 
-    fn merge(sources: &[(PathBuf, String)]) -> Result<Config, ConfigError> {
+    fn merge(sources: &[(PathBuf, String)], renumbered: &Renumbered) -> Result<Config, ConfigError> {
         let mut problems = Problems::default();
+        let files: Vec<PathBuf> = sources.iter().map(|(path, _)| path.clone()).collect();
         let trees = sources.iter().enumerate().map(|(i, (_, text))| Node::parse(text, i, &mut problems));
         // All are read before one is missed.
         let trees: Vec<Option<Node>> = trees.collect();
         let config = trees.into_iter().collect::<Option<Vec<Node>>>().and_then(|trees| {
-            let root = one(trees, &mut problems)?;
+            let mut root = one(trees, &mut problems)?;
+            // A rule that the files have no more takes its prefix with it.
+            let mut renumbered = renumbered.clone();
+            renumbered.retain(|rule, outside| root.set(rule, "outside", outside.to_string()));
             let file = file::File::decode(&root, "", &mut problems)?;
-            resolve::resolve(&file, &root, &mut problems)
+            let config = resolve::resolve(&file, &root, &files, &mut problems)?;
+            Some(Config { renumbered, ..config })
         });
-        let files: Vec<PathBuf> = sources.iter().map(|(path, _)| path.clone()).collect();
         match (config, problems.into_error(&files)) {
             (Some(config), None) => Ok(config),
             (_, Some(error)) => Err(error),

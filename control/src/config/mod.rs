@@ -24,7 +24,7 @@ mod text;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dataplane::plan::{MacAddr, PortId, Spec};
+use dataplane::plan::{IpPrefix, MacAddr, PortId, Spec};
 
 pub use difference::{Change, What};
 pub use error::{ConfigError, Problem};
@@ -51,9 +51,16 @@ pub struct Config {
     pub control: Control,
     /// Everything else, but for what is known only when the process runs.
     spec: Spec,
+    /// What is allowed but may surprise, as sentences without a full stop.
+    notes: Vec<String>,
+    /// Outside prefixes that were set at run time, in place of the file's, by their rules' full names.
+    renumbered: Renumbered,
     /// The values by key, which [`Config::difference`] compares.
     values: serde_yaml::Value,
 }
+
+/// Outside prefixes by their rules' full names, such as `nptv6.home`.
+type Renumbered = std::collections::BTreeMap<String, IpPrefix>;
 
 /// The boot-time section: a change of it needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +171,18 @@ impl Config {
             }
         }
         spec
+    }
+
+    /// Whether a rule's outside prefix was set at run time.
+    #[must_use]
+    pub fn is_renumbered(&self, rule: &str) -> bool {
+        self.renumbered.contains_key(rule)
+    }
+
+    /// What is allowed but may surprise, as far as the file alone tells: for `turnpike check`.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The data plane's configuration without what is known only at run time: its generation and secret are zero, and

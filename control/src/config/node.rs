@@ -106,6 +106,21 @@ impl Node {
         }
     }
 
+    /// Puts a scalar at `key` of the section at `path`, whose names have dots between. False: there is no such section.
+    pub fn set(&mut self, path: &str, key: &str, text: String) -> bool {
+        let mut node = self;
+        for name in path.split('.') {
+            let Kind::Map(entries) = &mut node.kind else { return false };
+            let Some(entry) = entries.get_mut(name) else { return false };
+            node = &mut entry.value;
+        }
+        let mark = node.mark;
+        let Kind::Map(entries) = &mut node.kind else { return false };
+        let mark = entries.get(key).map_or(mark, |entry| entry.value.mark);
+        entries.insert(key.to_owned(), Entry { mark, value: Node { mark, kind: Kind::Scalar(text) } });
+        true
+    }
+
     /// Where each key stands, by path, with its value: a key's mark, then its value's. Items of a list have one.
     pub fn places(&self) -> HashMap<String, (Mark, Mark)> {
         let mut places = HashMap::new();

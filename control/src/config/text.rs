@@ -236,6 +236,60 @@ impl FromText for IpPrefix {
     }
 }
 
+/// A prefix, or an address as one of its whole length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network(pub IpPrefix);
+
+impl FromText for Network {
+    fn wanted() -> Cow<'static, str> {
+        "an address or a prefix, such as 192.0.2.1 or \"2001:db8:aaaa::/64\"".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let whole = |address: IpAddr| IpPrefix { address, len: if address.is_ipv4() { 32 } else { 128 } };
+        let read = if text.contains('/') { IpPrefix::from_text(text) } else { text.parse().ok().map(whole) };
+        read.filter(|prefix| prefix.network() == *prefix).map(Network)
+    }
+
+    fn flaw(text: &str) -> Option<&'static str> {
+        match IpPrefix::from_text(text) {
+            Some(_) => Some("bits are set after its length"),
+            None => IpPrefix::flaw(text),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let whole = self.0.len == if self.0.address.is_ipv4() { 32 } else { 128 };
+        if whole { self.0.address.to_string() } else { self.0.to_string() }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"})
+    }
+}
+
+/// The path of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FilePath(pub PathBuf);
+
+impl FromText for FilePath {
+    fn wanted() -> Cow<'static, str> {
+        "the path of a file, such as eam.csv".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| FilePath(text.into()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
 /// External addresses, inclusive: every address of a prefix counts, the first and the last too.
 impl FromText for RangeInclusive<Ipv4Addr> {
     fn wanted() -> Cow<'static, str> {

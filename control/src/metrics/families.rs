@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use dataplane::counters::{self, Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass};
+use dataplane::counters::{self, Counter, Counters, Drop, IcmpError, MappingFailure, SessionClass, Translator};
 use dataplane::plan::PoolSpec;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -248,9 +248,19 @@ fn packets(page: &mut Page, state: &State) {
         (labels, state.sum(|c| &c.dropped[reason as usize]))
     });
     page.counter("drops_total", "Packets dropped, by function and reason.", ["function", "reason"], drops);
-    let translated = ["outbound", "inbound"].into_iter().enumerate();
-    let translated =
-        translated.map(|(i, direction)| (["nat44".to_owned(), direction.to_owned()], state.sum(|c| &c.nat44[i])));
+    let directions = || ["outbound", "inbound"].into_iter().enumerate();
+    let nat44 =
+        directions().map(|(i, direction)| (["nat44".to_owned(), direction.to_owned()], state.sum(|c| &c.nat44[i])));
+    let exchanged = Translator::ALL.iter().flat_map(|&translator| {
+        directions().map(move |(i, direction)| {
+            let labels = [translator.name().to_owned(), direction.to_owned()];
+            (labels, state.sum(|c| &c.exchanged[translator as usize][i]))
+        })
+    });
+    let crossed = ["to-ipv6", "to-ipv4"].into_iter().enumerate();
+    let crossed =
+        crossed.map(|(i, direction)| (["siit".to_owned(), direction.to_owned()], state.sum(|c| &c.crossed[i])));
+    let translated = nat44.chain(exchanged).chain(crossed);
     page.counter("translated_packets_total", "Packets translated.", ["function", "direction"], translated);
     let routed = ["ipv4", "ipv6"].into_iter().enumerate();
     let routed = routed.map(|(i, family)| ([family.to_owned()], state.sum(|c| &c.routed[i])));

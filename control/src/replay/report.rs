@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::counters::{Counter, Counters, Drop, IcmpError};
-use dataplane::plan::{InterfaceId, Plan};
+use dataplane::plan::{InterfaceId, Plan, PrefixRule};
 use dataplane::time::Time;
 use dataplane::trace::{Disposal, Endpoints, RuleRef, SessionStep, Trace};
 
@@ -237,6 +237,8 @@ fn rule_name(plan: &Plan, rule: RuleRef) -> Option<String> {
         RuleRef::Nat44(i) => spec.nat44.get(usize::from(i)).map(|rule| format!("nat44.rules.{}", rule.name)),
         RuleRef::Forward(i) => spec.forwards.get(usize::from(i)).map(|rule| format!("nat44.forwards.{}", rule.name)),
         RuleRef::Static(i) => spec.static_nat.get(usize::from(i)).map(|rule| format!("nat44.static.{}", rule.name)),
+        RuleRef::Crossing(i) => spec.crossings.get(usize::from(i)).map(|it| format!("siit.{}", it.name)),
+        RuleRef::Prefix(i) => spec.prefixes.get(usize::from(i)).map(PrefixRule::full_name),
     }
 }
 
@@ -254,6 +256,7 @@ fn error_name(error: IcmpError) -> &'static str {
         IcmpError::AddressUnreachable6 => "ICMPv6 address unreachable",
         IcmpError::PacketTooBig6 => "ICMPv6 packet too big",
         IcmpError::TimeExceeded6 => "ICMPv6 time exceeded",
+        IcmpError::SourcePolicy6 => "ICMPv6 source address failed policy",
         IcmpError::ParameterProblem6 => "ICMPv6 parameter problem",
     }
 }

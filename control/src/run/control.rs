@@ -34,7 +34,7 @@ impl Gateway {
                 recv(self.from_workers) -> message => message.ok(),
                 recv(orders) -> order => {
                     match order {
-                        Ok(Order::Reload) => self.want_reload(None, self.clock.now(), &mut out),
+                        Ok(Order::Reload) => self.want_reload((None, None), self.clock.now(), &mut out),
                         Ok(Order::Stop(reason)) => {
                             info!(reason, "stopping");
                             break;

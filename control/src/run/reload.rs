@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dataplane::counters::{Counter, Counters, sum};
 use dataplane::message::ToWorker;
-use dataplane::plan::{Plan, PlanError, PortId, Spec};
+use dataplane::plan::{IpPrefix, Plan, PlanError, PortId, Spec};
 use dataplane::time::Time;
 use tracing::{error, info, warn};
 
@@ -17,6 +17,12 @@ use super::{Gateway, USUAL_MTU, check_mtus, receive_for_interfaces, spec};
 use crate::api::Answer;
 use crate::api::types::{Change, ReloadReport};
 use crate::config::Config;
+
+/// Another outside prefix for a rule, by its full name; none: the files' own again.
+pub(crate) type Renumbering = (String, Option<IpPrefix>);
+
+/// A reload that somebody wants: with which change beside the files', and who waits for the answer.
+type Wanted = (Option<Renumbering>, Option<Answer<Result<ReloadReport, String>>>);
 
 /// Reloads that may wait for the one before.
 const WAITING_MAX: usize = 16;
@@ -31,7 +37,7 @@ pub(super) struct Reload {
     /// The reload whose sweep goes on.
     sweeping: Option<Sweeping>,
     /// Who asked for another one meanwhile: a signal, or a client of the control socket that waits for the answer.
-    waiting: Vec<Option<Answer<Result<ReloadReport, String>>>>,
+    waiting: Vec<Wanted>,
 }
 
 /// A reload that the workers have taken up.
@@ -62,18 +68,13 @@ impl Reload {
 
 impl Gateway {
     /// Somebody wants a reload: now, or as soon as the one before is done with.
-    pub(super) fn want_reload(
-        &mut self,
-        answer: Option<Answer<Result<ReloadReport, String>>>,
-        now: Time,
-        out: &mut Vec<ToWorker>,
-    ) {
+    pub(super) fn want_reload(&mut self, (renumbering, answer): Wanted, now: Time, out: &mut Vec<ToWorker>) {
         // While a shard is on its way there is nobody to check its sessions.
         if (self.reload.is_sweeping() || self.moves.is_going_on()) && self.reload.waiting.len() < WAITING_MAX {
-            self.reload.waiting.push(answer);
+            self.reload.waiting.push((renumbering, answer));
             return;
         }
-        let result = self.reload(false, now, out);
+        let result = self.reload(false, renumbering, now, out);
         // What it says is in the log; a client that has gone does not mind.
         if let Some(answer) = answer {
             let _ = answer.send(result);
@@ -87,14 +88,15 @@ impl Gateway {
     pub(super) fn reload(
         &mut self,
         check_only: bool,
+        renumbering: Option<Renumbering>,
         now: Time,
         out: &mut Vec<ToWorker>,
     ) -> Result<ReloadReport, String> {
         if check_only {
-            return self.prepare().map(|(report, _)| report);
+            return self.prepare(renumbering).map(|(report, _)| report);
         }
         self.service.reloading();
-        let result = self.apply(now, out);
+        let result = self.apply(renumbering, now, out);
         self.metrics.reloaded(result.is_ok());
         match &result {
             Ok(report) => {
@@ -114,8 +116,12 @@ impl Gateway {
     }
 
     /// Reads and checks, and says what would change. No successor where nothing does.
-    fn prepare(&self) -> Result<(ReloadReport, Option<(Config, Plan)>), String> {
-        let config = self.reload.config.reread().map_err(|error| error.to_string())?;
+    fn prepare(&self, renumbering: Option<Renumbering>) -> Result<(ReloadReport, Option<(Config, Plan)>), String> {
+        let config = match renumbering {
+            None => self.reload.config.reread(),
+            Some((rule, outside)) => self.reload.config.renumber(&rule, outside),
+        };
+        let config = config.map_err(|error| error.to_string())?;
         let restart = self.reload.config.needs_restart(&config);
         if !restart.is_empty() {
             let keys = restart.join(", ");
@@ -160,13 +166,18 @@ impl Gateway {
         Ok(())
     }
 
-    fn apply(&mut self, now: Time, out: &mut Vec<ToWorker>) -> Result<ReloadReport, String> {
+    fn apply(
+        &mut self,
+        renumbering: Option<Renumbering>,
+        now: Time,
+        out: &mut Vec<ToWorker>,
+    ) -> Result<ReloadReport, String> {
         if self.reload.is_sweeping() || self.moves.is_going_on() {
             return Err(
                 "the reload before, or a move of a shard, is still being carried out; try again in a moment".to_owned()
             );
         }
-        let (mut report, successor) = self.prepare()?;
+        let (mut report, successor) = self.prepare(renumbering)?;
         report.applied = true;
         let Some((config, plan)) = successor else { return Ok(report) };
         receive_for_interfaces(&plan, &self.ports).map_err(|error| error.to_string())?;
@@ -201,8 +212,8 @@ impl Gateway {
     /// Nothing stands in the way of those who wait for a reload any more.
     pub(super) fn resume_reloads(&mut self, now: Time, out: &mut Vec<ToWorker>) {
         // The first of them may begin another sweep, for which the others go on waiting.
-        for answer in std::mem::take(&mut self.reload.waiting) {
-            self.want_reload(answer, now, out);
+        for wanted in std::mem::take(&mut self.reload.waiting) {
+            self.want_reload(wanted, now, out);
         }
     }
 

@@ -30,15 +30,27 @@ impl Gateway {
             Request::Walk { worker, walk, answer } => self.walk(worker, walk, answer),
             Request::MoveShard { shard, to, answer } => self.move_shard(shard, to, Some(answer), self.clock.now()),
             Request::Reload { check_only: true, answer } => {
-                let _ = answer.send(self.reload(true, self.clock.now(), out));
+                let _ = answer.send(self.reload(true, None, self.clock.now(), out));
             }
-            Request::Reload { check_only: false, answer } => self.want_reload(Some(answer), self.clock.now(), out),
+            Request::Reload { check_only: false, answer } => {
+                self.want_reload((None, Some(answer)), self.clock.now(), out);
+            }
+            Request::Renumber { rule, outside, answer } => {
+                self.want_reload((Some((rule, outside)), Some(answer)), self.clock.now(), out);
+            }
         }
     }
 
     fn view(&self) -> View {
         View {
             files: self.reload.config.files.clone(),
+            renumbered: self
+                .plan
+                .spec
+                .prefixes
+                .iter()
+                .map(|it| self.reload.config.is_renumbered(&it.full_name()))
+                .collect(),
             uptime: std::time::Duration::from_nanos(self.clock.now().0),
             ready: self.metrics.is_ready(),
             plan: Arc::clone(&self.plan),

@@ -7,12 +7,13 @@
 use super::Engine;
 use crate::packet::Packet;
 use crate::packet::checksum;
-use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, protocol};
-use crate::plan::{InterfaceId, PortId, ZoneId};
+use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, get128, protocol};
+use crate::plan::{InterfaceId, Plan, PortId, ZoneId};
 use crate::pool::Proto;
 use crate::session::{Direction, FlowKey, HomeBucket, NONE, Shard};
 use crate::stages::Stage;
 use crate::steer::{ShardId, shard_of4};
+use crate::translate::eam;
 use crate::worker::BURST;
 
 /// So many packets are read from the fetching of a bucket to its first use.
@@ -29,7 +30,9 @@ pub(super) enum Course {
     Elsewhere,
     /// Nothing is translated where it comes from.
     Route4,
-    Route6,
+    /// It may be translated without state, or is routed.
+    Stateless4,
+    Stateless6,
 }
 
 /// A packet of the burst, as far as it was read ahead. Two of them to a cache line.
@@ -72,7 +75,7 @@ impl Lane {
     pub const fn stage(&self) -> Stage {
         match self.course {
             Course::Session => Stage::Session,
-            Course::Route4 | Course::Route6 => Stage::Route,
+            Course::Route4 | Course::Stateless4 | Course::Stateless6 => Stage::Route,
             Course::Elsewhere | Course::Long => Stage::Return,
         }
     }
@@ -97,6 +100,11 @@ struct Ingress {
     is_inside: bool,
     /// Nothing is translated to or from its zone.
     is_plain: bool,
+    /// Its IPv4 packets may be translated without state.
+    is_stateless4: bool,
+    /// The translators that its packets may cross by, from either family.
+    crosses4: Option<u16>,
+    crosses6: Option<u16>,
 }
 
 impl Ingress {
@@ -107,7 +115,17 @@ impl Ingress {
         zone: ZoneId(u8::MAX),
         is_inside: false,
         is_plain: false,
+        is_stateless4: false,
+        crosses4: None,
+        crosses6: None,
     };
+
+    /// The table of a translator, if it has rows.
+    #[inline(always)]
+    fn mappings<'a>(&self, plan: &'a Plan, crossing: Option<u16>) -> Option<&'a eam::Table> {
+        let (_, spec) = plan.crossing(crossing?)?;
+        Some(&*spec.mappings).filter(|it| !it.is_empty())
+    }
 }
 
 /// What an interface is found by: port, outer and inner VLAN.
@@ -276,7 +294,10 @@ impl<P: Packet> Engine<P> {
         if kind != ethertype::IPV4 {
             if kind == ethertype::IPV6 {
                 lane.total = skim6(ip)?;
-                lane.course = Course::Route6;
+                lane.course = Course::Stateless6;
+                if let Some(mappings) = known.mappings(&self.plan, known.crosses6) {
+                    mappings.prefetch6(get128(ip, 24));
+                }
             }
             return None;
         }
@@ -284,6 +305,13 @@ impl<P: Packet> Engine<P> {
         (lane.key, lane.total, lane.proto) = (key, total, proto);
         if known.is_plain {
             lane.course = Course::Route4;
+            return None;
+        }
+        if known.is_stateless4 {
+            lane.course = Course::Stateless4;
+            if let Some(mappings) = known.mappings(&self.plan, known.crosses4) {
+                mappings.prefetch4(lane.addresses().1);
+            }
             return None;
         }
         let (source, destination) = lane.addresses();
@@ -330,6 +358,9 @@ impl<P: Packet> Engine<P> {
             zone,
             is_inside: self.plan.policy.is_inside(zone),
             is_plain: self.plan.is_plain(zone),
+            is_stateless4: self.plan.is_stateless4(zone),
+            crosses4: self.plan.crossings.from4(zone),
+            crosses6: self.plan.crossings.from6(zone),
         })
     }
 }

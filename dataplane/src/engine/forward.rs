@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use super::{Arrival, Engine, Output, Verdict, endpoints4};
+use super::{Arrival, Engine, Output, Verdict, endpoints4, endpoints6};
 use crate::counters::{Drop, IcmpError};
 use crate::message::FromWorker;
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{self, Transport, View4, ethertype, put16};
+use crate::packet::parse::{self, Transport, View4, View6, ethertype, put16};
 use crate::plan::{InterfaceId, InterfaceSpec, Target, ZoneId};
 use crate::route::neighbour::{Adjacency, Lookup, Neighbour, Way};
 use crate::session::{Direction, Tuple4};
@@ -19,11 +19,7 @@ impl<P: Packet> Engine<P> {
     }
 
     pub(super) fn egress_zone(&self, target: Option<Target>) -> Option<ZoneId> {
-        match target? {
-            Target::Via(router) => Some(self.zone(router.interface())),
-            Target::OnLink(id) | Target::LinkDown(id) => Some(self.zone(id)),
-            _ => None,
-        }
+        self.plan.egress_zone(target?)
     }
 
     /// Whether no rule covers a packet from inside.
@@ -49,7 +45,8 @@ impl<P: Packet> Engine<P> {
                 None | Some(Target::LinkDown(_)) => IcmpError::NetUnreachable4,
                 Some(_) => IcmpError::HostUnreachable4,
             };
-            return Err(Verdict::Drop(Drop::NoRoute, Some((error, 0))));
+            let reason = if target == Some(Target::Former) { Drop::PrefixFormer } else { Drop::NoRoute };
+            return Err(Verdict::Drop(reason, Some((error, 0))));
         };
         let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
         if view.end - view.l3 > usize::from(mtu) {
@@ -59,6 +56,29 @@ impl<P: Packet> Engine<P> {
             if !self.cutting {
                 return Err(Verdict::Cut);
             }
+        }
+        self.resolve(&next_hop, at.out)
+    }
+
+    /// The same for IPv6, where nothing is cut up.
+    pub(super) fn forward6(
+        &mut self,
+        at: &mut Arrival<P>,
+        view: &View6,
+        destination: u128,
+        target: Option<Target>,
+    ) -> Result<Adjacency, Verdict> {
+        if view.hop_limit <= 1 {
+            return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0))));
+        }
+        let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, destination)));
+        let Some(next_hop) = next_hop else {
+            let reason = if target == Some(Target::Former) { Drop::PrefixFormer } else { Drop::NoRoute };
+            return Err(Verdict::Drop(reason, Some((IcmpError::NoRoute6, 0))));
+        };
+        let mtu = self.plan.interface(next_hop.interface()).map_or(0, |interface| interface.mtu);
+        if view.end - view.l3 > usize::from(mtu) {
+            return Err(Verdict::Drop(Drop::TooBig, Some((IcmpError::PacketTooBig6, mtu))));
         }
         self.resolve(&next_hop, at.out)
     }
@@ -93,7 +113,7 @@ impl<P: Packet> Engine<P> {
         };
         at.packet.truncate(view.end);
         napt::decrement_ttl(at.packet.data_mut(), view);
-        self.clamp_mss(at, view, egress.interface);
+        self.clamp_mss4(at, view, egress.interface);
         self.counters.routed[0].add(1);
         Verdict::Transmit(egress)
     }
@@ -113,7 +133,7 @@ impl<P: Packet> Engine<P> {
         if !view.is_atomic() && direction == Direction::Outbound {
             self.identify(at.packet.data_mut(), view);
         }
-        self.clamp_mss(at, view, egress.interface);
+        self.clamp_mss4(at, view, egress.interface);
         self.counters.nat44[direction as usize].add(1);
         self.tell_after(view, to);
         Verdict::Transmit(egress)
@@ -125,11 +145,29 @@ impl<P: Packet> Engine<P> {
         }
     }
 
-    fn clamp_mss(&self, at: &mut Arrival<P>, view: &View4, egress: InterfaceId) {
-        if let Transport::Tcp(_) = view.transport
-            && let Some(egress) = self.plan.interface(egress)
-            && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, 40)
-            && let Some(tcp) = at.packet.data_mut().get_mut(view.l4..view.end)
+    pub(super) fn tell_after6(&mut self, view: &View6, (source, destination): (u128, u128)) {
+        if self.traces.is_some() {
+            self.story.after = Some(endpoints6(&View6 { source, destination, ..*view }));
+        }
+    }
+
+    pub(super) fn clamp_mss4(&self, at: &mut Arrival<P>, view: &View4, egress: InterfaceId) {
+        if let Transport::Tcp(_) = view.transport {
+            self.clamp_mss(at, (view.l4, view.end), egress, 40);
+        }
+    }
+
+    pub(super) fn clamp_mss6(&self, at: &mut Arrival<P>, view: &View6, egress: InterfaceId) {
+        if let Transport::Tcp(_) = view.transport {
+            self.clamp_mss(at, (view.l4, view.end), egress, 60);
+        }
+    }
+
+    /// Clamps the segment between two offsets, behind so many bytes of headers on its way out.
+    fn clamp_mss(&self, at: &mut Arrival<P>, (l4, end): (usize, usize), egress: InterfaceId, headers: u16) {
+        if let Some(egress) = self.plan.interface(egress)
+            && let Some(limit) = mss::limit(self.plan.interface(at.ingress), egress, (headers, headers))
+            && let Some(tcp) = at.packet.data_mut().get_mut(l4..end)
         {
             mss::clamp(tcp, limit);
         }

@@ -27,6 +27,12 @@ impl<P: Packet> Engine<P> {
             }
             _ => {}
         }
+        if let Some(verdict) = self.exchange4(at, view, prepared.target) {
+            return verdict;
+        }
+        if let Some(verdict) = self.cross4(at, view, prepared.target) {
+            return verdict;
+        }
         match prepared.target.and_then(|target| target.external_id(view.destination)) {
             Some(id) => self.inbound(at, view, id, prepared),
             None => self.outbound(at, view, prepared),

@@ -1,12 +1,10 @@
-//! An IPv6 packet: routed.
+//! An IPv6 packet: its prefixes are exchanged where a rule says so, or it crosses to IPv4; or it is routed.
 
 use super::{Arrival, Engine, Verdict, is_for_many};
-use crate::counters::{Drop, IcmpError};
+use crate::counters::Drop;
 use crate::packet::Packet;
-use crate::packet::parse::{self, Transport, View6};
+use crate::packet::parse::{self, View6};
 use crate::plan::Target;
-use crate::route::neighbour::Neighbour;
-use crate::translate::mss;
 
 impl<P: Packet> Engine<P> {
     pub(super) fn ipv6(&mut self, at: &mut Arrival<P>, view: &View6) -> Verdict {
@@ -30,9 +28,12 @@ impl<P: Packet> Engine<P> {
             return Drop::LinkBroadcast.into();
         }
         let target = self.plan.target6(view.destination);
-        let own = matches!(target, Some(Target::Local(_))) || view.destination == interface.mac.link_local().to_bits();
-        if own {
+        if view.destination == interface.mac.link_local().to_bits() {
             return Verdict::Punt;
+        }
+        if let Some(Target::Local(_)) = target {
+            // Where the gateway's own addresses are mapped too, one may mean a host inside.
+            return self.exchange6(at, view, target).unwrap_or(Verdict::Punt);
         }
         if is_link_local(view.destination) || is_link_local(view.source) {
             return Drop::LinkLocal.into();
@@ -43,35 +44,31 @@ impl<P: Packet> Engine<P> {
         if view.destination <= 1 {
             return Drop::BadDestination.into();
         }
-        if view.hop_limit <= 1 {
-            return Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0)));
+        // Addresses that stand for IPv4 ones are for a translator that has their prefix (RFC 4291 §2.5.5.2).
+        let is_mapped = |address: u128| address >> 32 == 0xffff;
+        let crosses = |target: Option<Target>| matches!(target, Some(Target::Cross(_)));
+        if is_mapped(view.source) && !crosses(self.plan.target6(view.source)) {
+            return Drop::BadSource.into();
         }
-        let next_hop = target.and_then(|it| it.next_hop(|interface| Neighbour::ipv6(interface, view.destination)));
-        let Some(next_hop) = next_hop else {
-            return Verdict::Drop(Drop::NoRoute, Some((IcmpError::NoRoute6, 0)));
-        };
-        let egress_id = next_hop.interface();
-        let Some(egress) = self.plan.interface(egress_id) else { return Drop::NoRoute.into() };
-        if view.end - view.l3 > usize::from(egress.mtu) {
-            return Verdict::Drop(Drop::TooBig, Some((IcmpError::PacketTooBig6, egress.mtu)));
+        if is_mapped(view.destination) && !crosses(target) {
+            return Drop::BadDestination.into();
         }
-        let clamp = mss::limit(self.plan.interface(at.ingress), egress, 60);
-        let adjacency = match self.resolve(&next_hop, at.out) {
-            Ok(adjacency) => adjacency,
+        if let Some(verdict) = self.exchange6(at, view, target) {
+            return verdict;
+        }
+        if let Some(verdict) = self.cross6(at, view, target) {
+            return verdict;
+        }
+        let egress = match self.forward6(at, view, view.destination, target) {
+            Ok(egress) => egress,
             Err(verdict) => return verdict,
         };
         at.packet.truncate(view.end);
-        let frame = at.packet.data_mut();
-        if let Some(hop_limit) = frame.get_mut(view.l3 + 7) {
+        if let Some(hop_limit) = at.packet.data_mut().get_mut(view.l3 + 7) {
             *hop_limit -= 1;
         }
-        if let Transport::Tcp(_) = view.transport
-            && let Some(limit) = clamp
-            && let Some(tcp) = frame.get_mut(view.l4..view.end)
-        {
-            mss::clamp(tcp, limit);
-        }
+        self.clamp_mss6(at, view, egress.interface);
         self.counters.routed[1].add(1);
-        Verdict::Transmit(adjacency)
+        Verdict::Transmit(egress)
     }
 }

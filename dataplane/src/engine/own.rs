@@ -142,7 +142,7 @@ impl<P: Packet> Engine<P> {
                 .and_then(|it| it.next_hop(|id| Neighbour::ipv4(id, view.destination))),
             Read::Six(view) => self
                 .plan
-                .target6(view.destination)
+                .beyond6(view.destination)
                 .and_then(|it| it.next_hop(|id| Neighbour::ipv6(id, view.destination))),
             Read::Arp => None,
         };

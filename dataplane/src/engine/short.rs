@@ -12,12 +12,13 @@
 use super::ahead::{Course, Lane};
 use super::ipv4::martian4;
 use super::{Engine, Flow, Output};
-use crate::counters::{Drop, MappingFailure, SessionClass};
+use crate::counters::{Drop, MappingFailure, SessionClass, Translator};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
-use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, tcp_flags};
+use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, put128, tcp_flags};
 use crate::plan::{InterfaceId, PortId, Timers};
 use crate::policy::Translation;
+use crate::policy::prefixes::Exchange;
 use crate::pool::Proto;
 use crate::route::neighbour::{Neighbour, Way};
 use crate::session::tcp::{self, Segment, Tcp};
@@ -49,6 +50,8 @@ pub(super) struct Tally {
     bytes: u64,
     translated: [u64; 2],
     routed: [u64; 2],
+    exchanged: [[u64; 2]; Translator::ALL.len()],
+    pub(super) crossed: [u64; 2],
 }
 
 impl Tally {
@@ -60,6 +63,8 @@ impl Tally {
         bytes: 0,
         translated: [0; 2],
         routed: [0; 2],
+        exchanged: [[0; 2]; Translator::ALL.len()],
+        crossed: [0; 2],
     };
     /// Of a burst that another worker has handed over, and counted when it came in.
     pub(super) const HANDED: Tally = Tally { is_received: false, ..Tally::RECEIVED };
@@ -89,7 +94,11 @@ impl<P: Packet> Engine<P> {
                 }
             },
             Course::Route4 => self.pass_route4(&mut packet, lane, tally),
-            Course::Route6 => self.pass_route6(&mut packet, lane, tally),
+            Course::Stateless4 => self.pass_stateless4(&mut packet, lane, tally),
+            Course::Stateless6 => match self.plan.crossings.from6(lane.zone) {
+                None => self.pass_route6(&mut packet, lane, tally),
+                Some(index) => self.pass_cross6(&mut packet, lane, index, tally),
+            },
             Course::Elsewhere if self.is_still(lane) => {
                 self.tally_ingress(lane.ingress, packet.data().len(), tally);
                 self.hand_over(packet, port, lane.shard, Passage::FIRST, out);
@@ -283,9 +292,50 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// A UDP datagram over IPv6, which is only ever routed.
+    /// A packet from a zone where IPv4 may be translated without state. What keeps state there takes the long way.
     #[inline(never)]
-    fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
+    fn pass_stateless4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
+        let (source, destination) = lane.addresses();
+        let l3 = usize::from(lane.l3);
+        // A segment that opens a connection may have to be clamped.
+        let opens = lane.proto == Proto::Tcp && packet.data().get(l3 + IPV4 + 13)? & tcp_flags::SYN != 0;
+        if opens || martian4(source, destination).is_some() {
+            return None;
+        }
+        let target = self.plan.target4(destination);
+        let Some(exchange) = self.plan.exchange(lane.zone, (source, destination), target).ok()? else {
+            return self.pass_cross4(packet, lane, target, tally);
+        };
+        let (from, to) = ((source, destination), exchange.to);
+        let next_hop = exchange.target?.next_hop(|interface| Neighbour::ipv4(interface, to.1))?;
+        let (_, way) = self.neighbours.recent(&next_hop);
+        let special = exchange.zone != self.zone(next_hop.interface()) || exchange.directions() == [true; 2];
+        if special || lane.total > way.mtu {
+            return None;
+        }
+        let bytes = packet.data().len();
+        let ip = reframe(packet, lane, way)?;
+        let head = ip.first_chunk_mut::<IPV4>()?;
+        put32(head, 12, to.0);
+        put32(head, 16, to.1);
+        let change = Delta::NONE.long(from.0, to.0).long(from.1, to.1);
+        let sum = change.apply(Delta::apply_hop(get16(head, 10), 0, 0));
+        head[8] = head[8].wrapping_sub(1);
+        put16(head, 10, sum);
+        let at = IPV4 + if lane.proto == Proto::Udp { 6 } else { 16 };
+        let sum = ip.get_mut(at..)?.first_chunk_mut::<2>()?;
+        let old = u16::from_be_bytes(*sum);
+        *sum = if lane.proto == Proto::Udp { change.apply_udp(old) } else { change.apply(old) }.to_be_bytes();
+        for (count, counts) in tally.exchanged[exchange.translator as usize].iter_mut().zip(exchange.directions()) {
+            *count += u64::from(counts);
+        }
+        self.tally_ingress(lane.ingress, bytes, tally);
+        Some(way.interface)
+    }
+
+    /// A UDP datagram over IPv6, whose prefixes may be exchanged.
+    #[inline(never)]
+    pub(super) fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
         let l3 = usize::from(lane.l3);
         let head = packet.data().get(l3..)?.first_chunk::<IPV6>()?;
         let address =
@@ -296,15 +346,34 @@ impl<P: Packet> Engine<P> {
         if !is_common(source) || !is_common(destination) {
             return None;
         }
-        let next_hop = self.plan.target6(destination)?.next_hop(|interface| Neighbour::ipv6(interface, destination))?;
+        let target = self.plan.target6(destination)?;
+        let exchange = self.plan.exchange(lane.zone, (source, destination), Some(target)).ok()?;
+        let (target, to) = exchange.map_or((Some(target), destination), |it| (it.target, it.to.1));
+        let next_hop = target?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
         let (_, way) = self.neighbours.recent(&next_hop);
-        if lane.total > way.mtu {
+        // A packet that is turned round is rare.
+        let special = |it: Exchange<u128>| it.zone != self.zone(next_hop.interface()) || it.directions() == [true; 2];
+        if lane.total > way.mtu || exchange.is_some_and(special) {
             return None;
         }
         let bytes = packet.data().len();
-        let head = reframe(packet, lane, way)?.first_chunk_mut::<IPV6>()?;
+        let head = reframe(packet, lane, way)?.first_chunk_mut::<{ IPV6 + 8 }>()?;
         head[7] = head[7].wrapping_sub(1);
-        tally.routed[1] += 1;
+        if let Some(exchange) = exchange {
+            let Exchange { to, translator, .. } = exchange;
+            put128(head, 8, to.0);
+            put128(head, 24, to.1);
+            let change = Delta::NONE.wide(source, to.0).wide(destination, to.1);
+            if !change.is_neutral() {
+                let sum = change.apply_udp(get16(head, IPV6 + 6));
+                put16(head, IPV6 + 6, sum);
+            }
+            for (count, counts) in tally.exchanged[translator as usize].iter_mut().zip(exchange.directions()) {
+                *count += u64::from(counts);
+            }
+        } else {
+            tally.routed[1] += 1;
+        }
         self.tally_ingress(lane.ingress, bytes, tally);
         Some(way.interface)
     }
@@ -319,10 +388,18 @@ impl<P: Packet> Engine<P> {
         for (counter, count) in self.counters.routed.iter().zip(tally.routed) {
             counter.add(count);
         }
+        for (counter, count) in self.counters.crossed.iter().zip(tally.crossed) {
+            counter.add(count);
+        }
+        for (counter, count) in
+            self.counters.exchanged.as_flattened().iter().zip(tally.exchanged.as_flattened().iter().copied())
+        {
+            counter.add(count);
+        }
     }
 
     #[inline(always)]
-    fn tally_ingress(&self, ingress: InterfaceId, bytes: usize, tally: &mut Tally) {
+    pub(super) fn tally_ingress(&self, ingress: InterfaceId, bytes: usize, tally: &mut Tally) {
         if tally.ingress != ingress {
             self.turn_tally(ingress, tally);
         }
@@ -370,4 +447,19 @@ fn reframe_tagged<'a, P: Packet>(packet: &'a mut P, lane: &Lane, way: &Way) -> O
     let (header, ip) = packet.data_mut().split_at_mut_checked(new)?;
     header.copy_from_slice(way.header.get(..new)?);
     Some(ip)
+}
+
+/// Writes a way's link-layer header before an IP packet that begins at an offset of a frame, in place of what stands there. False:
+/// there is no room for it.
+#[inline(always)]
+pub(super) fn readdress<P: Packet>(packet: &mut P, l3: usize, way: &Way) -> bool {
+    let len = usize::from(way.len);
+    if len != l3 && !(if len > l3 { packet.prepend(len - l3) } else { packet.trim_front(l3 - len) }) {
+        return false;
+    }
+    match (packet.data_mut().get_mut(..len), way.header.get(..len)) {
+        (Some(header), Some(new)) => header.copy_from_slice(new),
+        _ => return false,
+    }
+    true
 }

@@ -111,6 +111,20 @@ impl Delta {
         Delta(fold(self.0 as u32 + halves(!old) + halves(new)))
     }
 
+    /// Adds the replacement of a 128-bit field that lies on an even offset. Host order.
+    #[inline]
+    #[must_use]
+    pub const fn wide(self, old: u128, new: u128) -> Self {
+        self.sums(sum128(old), sum128(new))
+    }
+
+    /// Whether it leaves every checksum as it is. In one's complement there are two zeros.
+    #[inline]
+    #[must_use]
+    pub const fn is_neutral(self) -> bool {
+        matches!(self.0, 0 | 0xffff)
+    }
+
     /// Adds the replacement of fields whose sums are these (not folded). They may be of different lengths, and fields that come
     /// or go have no counterpart; all lie on even offsets.
     #[inline]

@@ -118,6 +118,14 @@ pub fn get128(data: &[u8], at: usize) -> u128 {
     data.get(at..at + 16).and_then(|field| field.try_into().ok()).map_or(0, u128::from_be_bytes)
 }
 
+/// Writes a 128-bit big-endian field at `at`; nothing beyond the end.
+#[inline]
+pub fn put128(data: &mut [u8], at: usize, value: u128) {
+    if let Some(field) = data.get_mut(at..at + 16) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
 /// What is inside the Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {

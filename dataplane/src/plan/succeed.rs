@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use super::{
-    External, INTERFACES_MAX, IcmpPolicy, InterfaceId, InterfaceSpec, MacAddr, MssClamp, Nat44Rule, NextHop, Plan,
-    PlanError, PoolId, PoolSpec, PortForward, PortId, Spec, StaticNat, ZoneId,
+    External, INTERFACES_MAX, IcmpPolicy, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule, NextHop,
+    Plan, PlanError, PoolId, PoolSpec, PortForward, PortId, PrefixRule, Spec, StaticNat, ZoneId,
 };
 use crate::pool::Leases;
 
@@ -199,6 +199,13 @@ impl Spec {
         for it in static_nat.iter_mut().filter(|it| !it.is_vacant()) {
             (it.inside_zone, it.outside_zone) = (zone(it.inside_zone), zone(it.outside_zone));
         }
+        self.former = former(old, &self.prefixes);
+        for it in &mut self.prefixes {
+            (it.from, it.to) = (zone(it.from), zone(it.to));
+        }
+        for it in &mut self.crossings {
+            (it.ipv4, it.ipv6) = (zone(it.ipv4), zone(it.ipv6));
+        }
         for route in &mut self.routes {
             match &mut route.next_hop {
                 NextHop::Via(_, id) | NextHop::OnLink(id) => *id = interface(*id),
@@ -226,6 +233,24 @@ impl Spec {
         if self.nat44_order.is_empty() { (0..).take(self.nat44.len()).collect() } else { self.nat44_order.clone() }
     }
 }
+
+/// The outside prefixes that rules of `old` had, and do not have in `new`; of those before them, the last few that nothing has taken.
+fn former(old: &Spec, new: &[PrefixRule]) -> Vec<IpPrefix> {
+    let renumbered = old.prefixes.iter().filter(|rule| {
+        let name = rule.full_name();
+        new.iter().any(|it| it.full_name() == name && it.outside != rule.outside)
+    });
+    let known = old.former.iter().copied().chain(renumbered.map(|rule| rule.outside));
+    let is_taken = |prefix: &IpPrefix| {
+        new.iter().any(|rule| rule.outside.contains(prefix.address) || prefix.contains(rule.outside.address))
+    };
+    let mut former: Vec<IpPrefix> = known.filter(|prefix| !is_taken(prefix)).collect();
+    former.drain(..former.len().saturating_sub(FORMER_MAX));
+    former
+}
+
+/// Former outside prefixes that are remembered.
+const FORMER_MAX: usize = 16;
 
 impl Plan {
     /// The plan that comes after `old`, for sessions that were made under it: everything that has the same name has the

@@ -4,6 +4,9 @@
 //! whole-address entry, its port forward, the first rule that covers it. From outside: the static entry of the
 //! destination, or a mapping whose filtering admits the sender.
 
+pub mod crossing;
+pub mod prefixes;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 

@@ -121,6 +121,13 @@ impl Secret {
         self.index_hash(key.addresses, u64::from(key.ports) | (proto as u64) << 32)
     }
 
+    /// Hash of an IPv6 address.
+    #[must_use]
+    pub fn address_hash(&self, address: u128) -> u32 {
+        #[allow(clippy::cast_possible_truncation)] // the two halves
+        self.index_hash((address >> 64) as u64, address as u64)
+    }
+
     fn endpoint_hash(&self, kind: Kind, address: u32, port: u16, proto: Proto, extra: u32) -> u32 {
         let high = u64::from(address) << 32 | u64::from(extra);
         self.index_hash(high, u64::from(port) << 16 | (proto as u64) << 8 | kind as u64)

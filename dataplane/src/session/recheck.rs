@@ -50,8 +50,11 @@ pub fn allows_mapping(plan: &Plan, mapping: &Mapping) -> bool {
 fn allows(plan: &Plan, session: &Session, mapping: Option<&Mapping>) -> bool {
     let (from, to) = (session.inside_zone(), session.outside_zone());
     let (inside, outside) = (session.inside(), session.outside());
+    if plan.prefixes.covers(from, to, inside.source) {
+        return false;
+    }
     match session.rule() {
-        RuleRef::None => false,
+        RuleRef::None | RuleRef::Prefix(_) | RuleRef::Crossing(_) => false,
         RuleRef::Forward(_) | RuleRef::Static(_) => {
             let external = plan.external(outside.source).map(|(_, external)| external.static_nat);
             external
@@ -95,7 +98,7 @@ impl Shard {
             session.set_own_idle(idle != timers.udp);
         }
         let filtering = match session.rule() {
-            RuleRef::None => None,
+            RuleRef::None | RuleRef::Prefix(_) | RuleRef::Crossing(_) => None,
             RuleRef::Nat44(rule) => {
                 self.reuse_mapping(context, session.mapping, rule);
                 context.plan.spec.nat44.get(usize::from(rule)).map(|rule| rule.filtering.of(session.proto))

@@ -217,7 +217,7 @@ impl<E: Ends> Session<E> {
 
     fn set_rule(&mut self, rule: RuleRef) {
         (self.rule_kind, self.rule) = match rule {
-            RuleRef::None => (0, 0),
+            RuleRef::None | RuleRef::Prefix(_) | RuleRef::Crossing(_) => (0, 0),
             RuleRef::Nat44(rule) => (1, rule),
             RuleRef::Forward(rule) => (2, rule),
             RuleRef::Static(rule) => (3, rule),

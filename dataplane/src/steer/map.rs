@@ -31,6 +31,13 @@ impl ShardSet {
         ShardSet(self.0 & !(1 << shard.index()))
     }
 
+    /// The first that it has.
+    #[inline]
+    #[must_use]
+    pub fn first(self) -> Option<ShardId> {
+        u8::try_from(self.0.trailing_zeros()).ok().filter(|&first| first < 64).map(ShardId)
+    }
+
     /// How many it has.
     #[must_use]
     pub fn len(self) -> usize {

@@ -6,15 +6,16 @@ use crate::plan::{InterfaceSpec, MssClamp};
 
 const MSS: u8 = 2;
 
-/// The clamp of a SYN that enters and leaves by these interfaces, for segments behind `headers` bytes of IP and TCP.
+/// The clamp of a SYN that enters and leaves by these interfaces, for segments behind so many bytes of IP and TCP headers there
+/// and here.
 #[must_use]
-pub fn limit(ingress: Option<&InterfaceSpec>, egress: &InterfaceSpec, headers: u16) -> Option<u16> {
-    let of = |interface: &InterfaceSpec| match interface.mss_clamp {
+pub fn limit(ingress: Option<&InterfaceSpec>, egress: &InterfaceSpec, headers: (u16, u16)) -> Option<u16> {
+    let of = |interface: &InterfaceSpec, headers: u16| match interface.mss_clamp {
         MssClamp::Off => None,
         MssClamp::FromMtu => Some(interface.mtu.saturating_sub(headers)),
         MssClamp::Fixed(limit) => Some(limit),
     };
-    [ingress.and_then(of), of(egress)].into_iter().flatten().min()
+    [ingress.and_then(|it| of(it, headers.0)), of(egress, headers.1)].into_iter().flatten().min()
 }
 
 /// Lowers the MSS of the segment `tcp` to `limit`, if it is a SYN with a larger one.

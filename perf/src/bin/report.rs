@@ -12,7 +12,7 @@ use dataplane::stages::Stage;
 use perf::figures::{self, Case, Cell, grouped, shown};
 use perf::frames::Lengths;
 use perf::machine::Part;
-use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, TABLES, TURN, WORST};
+use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, STATELESS, TABLES, TURN, WORST};
 use perf::plot::{self, Scale, Series};
 use perf::stages::PREFIX;
 
@@ -150,7 +150,7 @@ impl Report {
 
     fn instructions(&self) -> String {
         let mut text = String::from("| path | instructions | cycles |\n|---|--:|--:|\n");
-        for (name, _) in ENGINE[..6].iter() {
+        for (name, _) in ENGINE[..6].iter().chain(&ENGINE[STATELESS..STATELESS + 6]) {
             let cell = self.cell("engine", &Case::new(name, ROUTED));
             let count = cell.and_then(|it| it.beside.get("instructions"));
             let show = |figure: Option<f64>| figure.map_or(NOT_RUN.into(), |it| format!("{it:.0}"));

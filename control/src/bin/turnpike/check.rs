@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +11,10 @@ use std::time::Duration;
 use control::config::{Config, DEFAULT_PATH, Device, Poll, written};
 use dataplane::plan::{
     Filtering, FilteringSet, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Nat44Rule,
-    NextHop, Pooling, PortForward, Spec, ZoneId,
+    NextHop, Pooling, PortForward, PrefixKind, PrefixRule, Spec, ZoneId,
 };
+use dataplane::translate::eam::Hairpin;
+use dataplane::translate::embed::Prefix;
 
 /// Say what a configuration means, or what is wrong with it
 ///
@@ -60,6 +62,8 @@ impl Report<'_> {
             ("NAT44 rules (the first that matches decides)", self.rules()),
             ("NAT44 port forwards", self.forwards()),
             ("NAT44 static addresses", self.statics()),
+            ("Prefixes for prefixes (stateless, both ways)", self.prefixes()),
+            ("Between IPv4 and IPv6 (stateless, both ways)", self.crossings()),
             ("Between zones", self.zones()),
             ("Timers", self.timers()),
             ("ICMP errors of the gateway itself", self.icmp()),
@@ -232,19 +236,88 @@ impl Report<'_> {
         let zones = || (0..=u8::MAX).zip(&self.spec().zones).map(|(i, name)| (ZoneId(i), name));
         for (from, from_name) in zones() {
             for (to, to_name) in zones().filter(|(to, _)| *to != from) {
-                let mut effects: Vec<String> = self.outbound(from, to);
+                let mut effects: Vec<String> = self.exchanged(from, to, false);
+                effects.extend(self.outbound(from, to));
                 effects.extend(self.inbound(from, to));
                 if effects.is_empty() {
                     effects.push("routed: no rule is about these zones".to_owned());
                 }
-                for (i, effect) in effects.iter().enumerate() {
-                    let first = |text: &'static str| if i == 0 { text } else { "" };
+                let mut effects6 = self.exchanged(from, to, true);
+                effects6.push(if effects6.is_empty() { "routed" } else { "all else: routed" }.to_owned());
+                for i in 0..effects.len().max(effects6.len()) {
                     let [from_name, to_name] = [from_name, to_name].map(|name| if i == 0 { name } else { "" });
-                    table.row([&from_name, &to_name, effect, &first("routed")]);
+                    let [effect, effect6] = [&effects, &effects6].map(|it| it.get(i).map_or("", String::as_str));
+                    table.row([&from_name, &to_name, &effect, &effect6]);
                 }
             }
         }
         table
+    }
+
+    /// Translators between the families.
+    fn crossings(&self) -> Table {
+        let header =
+            ["translator", "IPv4 in", "IPv6 in", "prefixes", "embeds", "mappings", "hairpin", "routers' errors from"];
+        let mut table = Table::new(&header);
+        for it in &self.spec().crossings {
+            let prefix = |prefix: &Prefix| format!("{}/{}", Ipv6Addr::from_bits(prefix.network()), prefix.length());
+            let prefixes = list(it.prefixes.iter().map(prefix));
+            let into = it.destination_prefix.as_ref().map_or(String::new(), |it| format!(" in {}", prefix(it)));
+            let embeds = format!("{}{into}", list(it.destinations.iter().map(span)));
+            let hairpin = match it.hairpin {
+                Hairpin::None => "none",
+                Hairpin::Simple => "simple",
+                Hairpin::Intrinsic => "intrinsic",
+            };
+            let (ipv4, ipv6) = (self.zone(it.ipv4), self.zone(it.ipv6));
+            let sources = list(it.error_sources.iter().map(span));
+            let name = format!("siit.{}", it.name);
+            table.row([&name, &ipv4, &ipv6, &prefixes, &embeds, &it.mappings.len(), &hairpin, &sources]);
+        }
+        table
+    }
+
+    /// Rules that exchange prefixes.
+    fn prefixes(&self) -> Table {
+        let mut table = Table::new(&["rule", "inside", "outside", "from", "to", "how"]);
+        for rule in &self.spec().prefixes {
+            let how = match rule.kind {
+                PrefixKind::Nptv6 { allow_zero_iid: false } => "checksum-neutral (RFC 6296)",
+                PrefixKind::Nptv6 { allow_zero_iid: true } => "checksum-neutral (RFC 6296), identifiers of zeros too",
+                PrefixKind::Map66 { maps_own: false } => "checksum-neutral, the word behind the prefix",
+                PrefixKind::Map66 { maps_own: true } => {
+                    "checksum-neutral, the word behind the prefix; own addresses too"
+                }
+                PrefixKind::Netmap => "bits behind the prefix kept",
+            };
+            let (name, from, to) = (rule.full_name(), self.zone(rule.from), self.zone(rule.to));
+            table.row([&name, &rule.inside, &rule.outside, &from, &to, &how]);
+        }
+        table
+    }
+
+    /// What rules that exchange prefixes do to packets of one family.
+    fn exchanged(&self, from: ZoneId, to: ZoneId, six: bool) -> Vec<String> {
+        let rules = self.spec().prefixes.iter().filter(|rule| rule.inside.address.is_ipv6() == six);
+        let effect = |rule: &PrefixRule| {
+            let (inside, outside, name) = (rule.inside, rule.outside, rule.full_name());
+            if (rule.from, rule.to) == (from, to) {
+                Some(format!("from {inside}: from {outside} ({name})"))
+            } else if (rule.to, rule.from) == (from, to) {
+                Some(format!("to {outside}: to {inside} ({name}), from anyone"))
+            } else {
+                None
+            }
+        };
+        let mut effects: Vec<String> = rules.filter_map(effect).collect();
+        for it in &self.spec().crossings {
+            if !six && (it.ipv4, it.ipv6) == (from, to) {
+                effects.push(format!("to mapped and embedded addresses: crosses to IPv6 (siit.{})", it.name));
+            } else if six && (it.ipv6, it.ipv4) == (from, to) {
+                effects.push(format!("to mapped and embedded addresses: crosses to IPv4 (siit.{})", it.name));
+            }
+        }
+        effects
     }
 
     /// What rules do to packets from inside.
@@ -364,6 +437,25 @@ impl Report<'_> {
         open.dedup();
         for zone in open {
             note(format!("IPv6 is routed into zone {} from everywhere: NAT44 does not shield it", self.zone(zone)));
+        }
+        for said in self.config.notes() {
+            note(said.clone());
+        }
+        for it in &spec.crossings {
+            note(format!(
+                "siit.{} lets hosts in zones {} and {} reach each other, whoever begins: there is no firewall",
+                it.name,
+                self.zone(it.ipv4),
+                self.zone(it.ipv6)
+            ));
+        }
+        for rule in &spec.prefixes {
+            note(format!(
+                "{} lets everybody in zone {} reach hosts of {} by their outside addresses: there is no firewall",
+                rule.full_name(),
+                self.zone(rule.to),
+                rule.inside
+            ));
         }
         for (i, port) in spec.ports.iter().enumerate() {
             if spec.interfaces.iter().all(|interface| usize::from(interface.port.0) != i) {

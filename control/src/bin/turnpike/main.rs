@@ -5,9 +5,11 @@
 
 mod check;
 mod doctor;
+mod generate_ula;
 mod replay;
 mod run;
 mod schema;
+mod translate_address;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,9 +36,11 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration.";
 enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
+    GenerateUla(generate_ula::Args),
     Replay(replay::Args),
     Run(run::Args),
     Schema(schema::Args),
+    TranslateAddress(translate_address::Args),
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
@@ -49,10 +53,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::GenerateUla(args) => generate_ula::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Man { directory } => man(&directory),
         Command::Schema(args) => schema::run(args),
+        Command::TranslateAddress(args) => translate_address::run(args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(wrong) => {

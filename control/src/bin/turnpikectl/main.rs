@@ -15,8 +15,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, ReloadReport, Route, Session,
-    Shard, Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route,
+    Session, Shard, Status, Worker,
 };
 use control::api::{Client, ClientError};
 use control::config::DEFAULT_SOCKET;
@@ -90,6 +90,9 @@ enum Command {
     /// Shards: the parts of the state that workers own
     #[command(subcommand)]
     Shard(ShardCommand),
+    /// Rules that exchange prefixes: nptv6, map66, netmap
+    #[command(subcommand)]
+    Prefix(PrefixCommand),
     /// Count the drops by reason, since the start
     #[command(after_help = "Example:\n  turnpikectl stats --explain")]
     Stats(StatsArgs),
@@ -198,6 +201,30 @@ enum ShardCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PrefixCommand {
+    /// List the rules with their prefixes
+    #[command(after_help = "Example:\n  turnpikectl prefix list")]
+    List,
+    /// Give a rule another outside prefix, as when a provider renumbers
+    ///
+    /// It holds at once, and through reloads, until the gateway stops; what still comes for the old prefix is dropped and counted
+    /// (prefix-former).
+    #[command(after_help = "Example:\n  turnpikectl prefix set nptv6.home 2001:db8:2::/48")]
+    Set {
+        /// The rule, with its section
+        rule: String,
+        /// The prefix
+        prefix: String,
+    },
+    /// Give a rule the outside prefix of the file again
+    #[command(after_help = "Example:\n  turnpikectl prefix unset nptv6.home")]
+    Unset {
+        /// The rule, with its section
+        rule: String,
+    },
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
@@ -263,8 +290,24 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Shard(ShardCommand::Move { shard, worker }) => {
             output.object::<Moved>(Method::POST, &format!("/v1/shards?shard={shard}&worker={worker}"))
         }
+        Command::Prefix(PrefixCommand::List) => output.list::<Prefix>("/v1/prefixes"),
+        Command::Prefix(PrefixCommand::Set { rule, prefix }) => {
+            output.object::<ReloadReport>(Method::POST, &renumber(rule, prefix))
+        }
+        Command::Prefix(PrefixCommand::Unset { rule }) => {
+            output.object::<ReloadReport>(Method::POST, &renumber(rule, "file"))
+        }
         Command::Stats(StatsArgs { explain: true }) if format == Format::Table => output.explained("/v1/stats"),
         Command::Stats(_) => output.list::<DropReason>("/v1/stats"),
         Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
+}
+
+/// The request that gives a rule another outside prefix.
+fn renumber(rule: &str, outside: &str) -> String {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("rule", rule)
+        .append_pair("outside", outside)
+        .finish();
+    format!("/v1/prefixes?{query}")
 }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use control::api::types::{
-    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, ReloadReport, Route, Row,
-    Session, Shard, Status, Worker,
+    Count, DropReason, Flushed, Interface, Mapping, Moved, Neighbour, Pool, PoolAddress, Prefix, ReloadReport, Route,
+    Row, Session, Shard, Status, Worker,
 };
 use control::config::written;
 
@@ -263,6 +263,16 @@ impl Table for Shard {
 
     fn cells(&self) -> Vec<String> {
         vec![self.shard.to_string(), self.worker.to_string()]
+    }
+}
+
+impl Table for Prefix {
+    const TITLES: &'static [&'static str] = &["RULE", "FROM", "TO", "INSIDE", "OUTSIDE", "SET"];
+
+    fn cells(&self) -> Vec<String> {
+        let set = if self.set { "at run time" } else { "by the file" };
+        let Prefix { rule, from, to, inside, outside, .. } = self.clone();
+        vec![rule, from, to, inside, outside, set.to_owned()]
     }
 }
 

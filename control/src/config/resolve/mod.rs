@@ -5,16 +5,19 @@
 //! because of that is not said ([`Resolver::sound`]).
 
 mod boot;
+mod crossings;
 mod interfaces;
 mod nat44;
 mod pools;
 mod ports;
+mod prefixes;
 mod routes;
 mod timers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dataplane::plan::{InterfaceId, InterfaceSpec, Plan, Spec, ZoneId};
 use indexmap::IndexSet;
@@ -27,10 +30,17 @@ use super::text::{Group, Listen, Name, SocketPath};
 use super::{Config, Control, Metrics};
 
 /// Gives the file its meaning. None: something is wrong with it, which has been noted.
-pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Option<Config> {
+pub(super) fn resolve(file: &File, root: &Node, files: &[PathBuf], problems: &mut Problems) -> Option<Config> {
     let unsound = problems.unknown().map(str::to_owned).collect();
-    let mut resolver =
-        Resolver { spec: Spec::default(), names: Names::default(), places: root.places(), unsound, problems };
+    let mut resolver = Resolver {
+        spec: Spec::default(),
+        names: Names::default(),
+        places: root.places(),
+        unsound,
+        files,
+        notes: Vec::new(),
+        problems,
+    };
     let r = &mut resolver;
     let ports = r.ports(file.ports.as_ref());
     r.interfaces(file.interfaces.as_ref());
@@ -40,6 +50,8 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     r.rules(&file.nat44.rules);
     r.statics(&file.nat44.r#static);
     r.forwards(&file.nat44.forwards);
+    r.prefix_rules(file);
+    let read = r.crossings(&file.siit);
     r.timers(&file.timers);
     r.icmp(&file.icmp);
     if r.problems.is_empty()
@@ -50,9 +62,21 @@ pub(super) fn resolve(file: &File, root: &Node, problems: &mut Problems) -> Opti
     let Text(Listen(listen)) = file.metrics.listen;
     let Text(SocketPath(socket)) = file.control.socket.clone();
     let control = Control { socket, group: file.control.group.clone().map(|Text(Group(name))| name) };
-    let spec = resolver.spec;
+    let (spec, notes) = (resolver.spec, resolver.notes);
     let metrics = Metrics { listen };
-    let config = Config { files: Vec::new(), boot, ports, metrics, control, spec, values: file.encode() };
+    let mut values = file.encode();
+    read.iter().for_each(|read| read.note(&mut values));
+    let config = Config {
+        files: Vec::new(),
+        boot,
+        ports,
+        metrics,
+        control,
+        spec,
+        notes,
+        renumbered: super::Renumbered::new(),
+        values,
+    };
     problems.is_empty().then_some(config)
 }
 
@@ -73,6 +97,10 @@ struct Resolver<'a> {
     places: HashMap<String, (Mark, Mark)>,
     /// Keys about which decoding has noted a problem.
     unsound: BTreeSet<String>,
+    /// The files that the configuration was read from.
+    files: &'a [PathBuf],
+    /// What is allowed but may surprise.
+    notes: Vec<String>,
     problems: &'a mut Problems,
 }
 

@@ -49,7 +49,12 @@ impl Resolver<'_> {
     }
 
     /// The two zones of a translation.
-    fn zones(&mut self, key: &str, from: Option<&Text<Name>>, to: Option<&Text<Name>>) -> Option<(ZoneId, ZoneId)> {
+    pub(super) fn zones(
+        &mut self,
+        key: &str,
+        from: Option<&Text<Name>>,
+        to: Option<&Text<Name>>,
+    ) -> Option<(ZoneId, ZoneId)> {
         let one = from.and_then(|Text(from)| self.zone(format_args!("{key}.from"), from));
         let other = to.and_then(|Text(to)| self.zone(format_args!("{key}.to"), to));
         let (one, other, Text(Name(to))) = (one?, other?, to?);

@@ -78,6 +78,12 @@ pub struct Mtus {
 /// The least MTU of an IPv6 link, in bytes (RFC 8200 §5).
 pub const IPV6_MTU_MIN: u16 = 1280;
 
+/// Whether no sender would cut a datagram so: a fragment that is empty, breaks off within 8 bytes although there are more, or goes
+/// beyond the largest datagram (RFC 791 §3.2, RFC 8200 §4.5). Cut again, it would be another one.
+const fn is_crafted(offset: usize, more: bool, len: usize) -> bool {
+    len == 0 || (more && !len.is_multiple_of(8)) || offset + len > u16::MAX as usize
+}
+
 /// A packet that is not translated: why, and the error in its own family that tells its sender (§4.4, §5.4), with its MTU or
 /// pointer. Whether an error may be sent at all is for the engine to say, as of every error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

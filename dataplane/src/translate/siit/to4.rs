@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::header::{Header4, field4, reframe};
 use super::quote::Error4;
-use super::{IPV6_MTU_MIN, Mtus, Refusal, Settings, icmp, transport};
+use super::{IPV6_MTU_MIN, Mtus, Refusal, Settings, icmp, is_crafted, transport};
 use crate::counters::{Drop, IcmpError};
 use crate::packet::Packet;
 use crate::packet::parse::{IPV4, IPV6, Transport, View6, protocol};
@@ -62,17 +62,22 @@ fn examine_special<P: Packet>(
     let frame = packet.data();
     let chain = match Chain::read(frame, view.l3, view.end) {
         Ok(chain) => chain,
-        Err(reason @ Drop::FragmentExtension) => return Err(prohibited(reason)),
+        // No error about any ICMPv6 message (§5.4).
+        Err(reason @ Drop::FragmentExtension) if view.protocol != protocol::ICMPV6 => return Err(prohibited(reason)),
         Err(reason) => return Err(reason.into()),
     };
     let is_icmp = chain.protocol == protocol::ICMPV6;
     if let Some(at) = chain.segments_left {
-        // No error about any ICMPv6 message (§5.4).
         let pointer = u16::try_from(at - view.l3).ok().filter(|_| !is_icmp);
         let error = pointer.map(|pointer| (IcmpError::ParameterProblem6, pointer));
         return Err(Refusal { reason: Drop::RoutingHeader, error });
     }
     let payload = frame.get(chain.end..view.end).ok_or(Drop::TransportShort)?;
+    if let Some((field, _)) = chain.fragment.filter(|_| chain.is_part())
+        && is_crafted(usize::from(field & 0xfff8), field & 1 != 0, payload.len())
+    {
+        return Err(Drop::FragmentLength.into());
+    }
     let (len, total) = (IPV4 + payload.len(), view.end - view.l3);
     if len > usize::from(u16::MAX) {
         return Err(Drop::NoRoom.into());

@@ -2,7 +2,7 @@
 
 use super::header::{FRAGMENT, Header6, field6, has_room, reframe};
 use super::quote::Error6;
-use super::{Mtus, Refusal, Settings, UdpChecksumNone, cut, icmp, transport};
+use super::{Mtus, Refusal, Settings, UdpChecksumNone, cut, icmp, is_crafted, transport};
 use crate::counters::{Drop, IcmpError};
 use crate::packet::Packet;
 use crate::packet::parse::{Fragment, IPV4, IPV6, Transport, View4, get16, protocol};
@@ -76,6 +76,10 @@ fn examine_special<P: Packet>(
     }
     let is_fragment = view.fragment != Fragment::Whole;
     let payload = frame.get(view.l4..view.end).unwrap_or(&[]);
+    let field = get16(frame, view.l3 + 6);
+    if is_fragment && is_crafted(usize::from(field & 0x1fff) * 8, field & 0x2000 != 0, payload.len()) {
+        return Err(Drop::FragmentLength.into());
+    }
     let may_be_cut = !view.dont_fragment;
     let what = match view.protocol {
         protocol::IGMP => return Err(Drop::IcmpUntranslatable.into()),

@@ -18,8 +18,9 @@ use perf::clock;
 use perf::figures::{Case, Sheet, Window, grouped};
 use perf::frames::Lengths;
 use perf::machine::{self, Part};
-use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, TURN};
+use perf::matrix::{ENGINE, FILLED, FLOWS, FRAMES, MEMORY, RESIDENT, ROUTED, STATELESS, TURN};
 use perf::options::Common;
+use perf::scene::Stateless;
 use perf::stages::{self, Spent};
 use rig::{Build, Headers, ROTATION, Rig, Supply, Way};
 use sessions::{Filled, Full, empty_loop};
@@ -213,8 +214,8 @@ impl<L: PacketPool> Bench<L> {
                 sheet.beside(case, "opened", gateway.opened);
                 spent.put(sheet, case, |_| true);
                 let floor = sheet.cells().iter().find(|it| it.case == Case::new(ENGINE[10].0, case.flows));
-                // A router looks no flow up.
-                if let (Some(floor), false) = (floor.map(|it| it.median), case.name.contains("routed")) {
+                // Only NAT44 looks flows up.
+                if let (Some(floor), true) = (floor.map(|it| it.median), case.name.starts_with("NAT44")) {
                     sheet.beside(case, "floor", floor);
                 }
             }
@@ -229,6 +230,17 @@ impl<L: PacketPool> Bench<L> {
             if rows.iter().any(|(name, _)| self.sheet.wants(name)) {
                 let gateway = Rig::router(ROUTED, configured, &mut self.supply)?;
                 let case = |row: usize| Case::new(rows[row].0, ROUTED);
+                let cases = [(0, Way::Out), (1, Way::In)];
+                let cases = cases.map(|(row, way)| Measured::new(case(row), way, Headers::Warm)).into();
+                stations.push(Station { gateway, cases, tick: None, floor: None });
+            }
+        }
+        for (at, kind) in Stateless::ALL.into_iter().enumerate() {
+            let rows = &ENGINE[STATELESS + 2 * at..][..2];
+            let flows = rows[0].1[0];
+            if rows.iter().any(|(name, _)| self.sheet.wants(name)) {
+                let gateway = Rig::stateless(kind, flows, &mut self.supply)?;
+                let case = |row: usize| Case::new(rows[row].0, flows);
                 let cases = [(0, Way::Out), (1, Way::In)];
                 let cases = cases.map(|(row, way)| Measured::new(case(row), way, Headers::Warm)).into();
                 stations.push(Station { gateway, cases, tick: None, floor: None });
@@ -368,7 +380,8 @@ impl<L: PacketPool> Bench<L> {
     /// Instructions, for the cases of 1,008 flows that have been measured.
     fn instructions(&mut self) -> Result<()> {
         let cases = self.sheet.cells().iter().map(|cell| cell.case.clone());
-        let of_engine = |case: &Case| ENGINE[..8].iter().any(|(name, _)| *name == case.name);
+        let counted = ENGINE[..8].iter().chain(&ENGINE[STATELESS..]);
+        let of_engine = |case: &Case| counted.clone().any(|(name, _)| *name == case.name);
         let cases: Vec<Case> = cases.filter(|it| it.flows == ROUTED && it.frames == "64" && of_engine(it)).collect();
         for case in cases {
             let count = instructions::per_packet(&case.name, case.flows)?;

@@ -1,7 +1,7 @@
 //! A gateway on a bench: one engine, all neighbours known, packets in rotation.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,16 @@ use dataplane::packet::{Packet, PacketPool};
 use dataplane::plan::{Limits, Plan, PortId, Spec};
 use dataplane::pool::Leases;
 use dataplane::time::Time;
+use dataplane::translate::nptv6::Nptv6;
 use dataplane::worker::BURST;
 use perf::clock;
 use perf::figures::Window;
-use perf::frames::{End, GATEWAY, INSIDE, Lengths, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation};
-use perf::scene::{HOLD_DOWN, SHORT, neighbours, router, translate};
+use perf::frames::{
+    End, GATEWAY, INSIDE, Lengths, REMOTE, Traffic, Writer4, ends4, flow_ends, flow_ends6, permutation,
+};
+use perf::scene::{
+    EMBEDDED, HOLD_DOWN, MAPPED, NETMAP, NPTV6, SHORT, Stateless, neighbours, router, translate, translate_stateless,
+};
 
 /// Packets in rotation: a burst's buffers come back after 255 others, as from a receive ring that is kept full.
 pub const ROTATION: usize = 8192;
@@ -157,6 +162,9 @@ impl<P: Packet> Rig<P> {
         let mut spec = router();
         if configured {
             translate(&mut spec, 64, IpAddr::from([10, 255, 0, 0]), 16);
+            for kind in [Stateless::Nptv6, Stateless::Netmap, Stateless::Siit] {
+                translate_stateless(&mut spec, kind, false);
+            }
         }
         let mut rig = Rig::new(spec, &mut supply.pool)?;
         let writer = Writer4::new();
@@ -164,6 +172,65 @@ impl<P: Packet> Rig<P> {
         rig.outbound = Traffic::of4(GATEWAY[0], outbound).shuffled();
         let inbound = (0..u16::try_from(flows)?).map(flow_ends6).map(|(inside, remote)| (remote, inside));
         rig.inbound = Traffic::of6(GATEWAY[1], inbound, 78).shuffled();
+        Ok(rig)
+    }
+
+    /// A stateless translator and this many flows, both ways.
+    pub fn stateless<L: PacketPool<Packet = P>>(
+        kind: Stateless,
+        flows: usize,
+        supply: &mut Supply<L>,
+    ) -> Result<Rig<P>> {
+        let mut spec = router();
+        translate_stateless(&mut spec, kind, true);
+        let mut rig = Rig::new(spec, &mut supply.pool)?;
+        let writer = Writer4::new();
+        // Of a table each flow has a row of its own.
+        let ends = |flow: usize| match (kind, flow_ends(flow, 1)) {
+            (Stateless::Eam, (inside, (_, port))) => {
+                let remote = REMOTE.to_bits() + u32::try_from(flow).unwrap_or(0);
+                (inside, (Ipv4Addr::from_bits(remote), port))
+            }
+            (_, ends) => ends,
+        };
+        let four = |ends: fn((End, End)) -> (End, End)| (0..flows).map(move |flow| ends(flow_ends(flow, 1)));
+        let patches = |ends: Vec<(End, End)>| ends.into_iter().map(move |ends| writer.patch(ends, 64));
+        let six = |address: u128| Ipv6Addr::from_bits(address);
+        let embedded = |address: Ipv4Addr| six(EMBEDDED | u128::from(address.to_bits()));
+        (rig.outbound, rig.inbound) = match kind {
+            Stateless::Nptv6 => {
+                let [inside, outside] = NPTV6.map(|prefix| (prefix, 48));
+                let map = Nptv6::new(inside, outside, false).context("two prefixes")?;
+                let flows: Vec<_> = (0..u16::try_from(flows)?).map(flow_ends6).collect();
+                let back = flows.iter().map(|(inside, remote)| {
+                    (*remote, six(map.outbound(inside.to_bits()).expect("a subnet that is mapped")))
+                });
+                let back: Vec<_> = back.collect();
+                (Traffic::of6(GATEWAY[0], flows.into_iter(), 78), Traffic::of6(GATEWAY[1], back.into_iter(), 78))
+            }
+            Stateless::Netmap => {
+                let outside = |((inside, port), remote): (End, End)| {
+                    (remote, (Ipv4Addr::from_bits(inside.to_bits() + NETMAP), port))
+                };
+                let back = four(outside).collect();
+                (
+                    Traffic::of4(GATEWAY[0], patches(four(|ends| ends).collect())),
+                    Traffic::of4(GATEWAY[1], patches(back)),
+                )
+            }
+            Stateless::Siit | Stateless::Eam => {
+                let out = (0..flows).map(ends).collect();
+                let back: Vec<_> = (0..flows)
+                    .map(ends)
+                    .map(|((inside, _), (remote, _))| {
+                        let mapped = six(MAPPED + u128::from(remote.to_bits() - REMOTE.to_bits()));
+                        (if kind == Stateless::Eam { mapped } else { embedded(remote) }, embedded(inside))
+                    })
+                    .collect();
+                (Traffic::of4(GATEWAY[0], patches(out)), Traffic::of6(GATEWAY[1], back.into_iter(), 78))
+            }
+        };
+        (rig.outbound, rig.inbound) = (rig.outbound.shuffled(), rig.inbound.shuffled());
         Ok(rig)
     }
 
@@ -297,7 +364,8 @@ impl<P: Packet> Rig<P> {
     /// Packets forwarded, translated or not.
     fn forwarded(&self) -> u64 {
         let counters = self.engine.counters();
-        counters.nat44.iter().chain(&counters.routed).map(Counter::get).sum()
+        let stateless = counters.exchanged.as_flattened().iter().chain(&counters.crossed);
+        counters.nat44.iter().chain(&counters.routed).chain(stateless).map(Counter::get).sum()
     }
 
     /// What has been dropped, by name: for error messages.

@@ -30,6 +30,8 @@ const TRIES: usize = 3;
 const DELAYS: u64 = 2_000_000;
 /// Packets a second below which they are sent one by one.
 const SPARSE: f64 = 1e6;
+/// Packets that rings and buffers on the way hold at most.
+const ON_THE_WAY: u64 = 16_384;
 /// The part of a trial's time by which its last packet may be late.
 const SLACK: f64 = 0.02;
 /// Where an IPv4 frame's payload begins, and an IPv6 frame's.
@@ -172,17 +174,21 @@ impl Generator {
     }
 
     /// Sends `packets` from each side that has traffic, `rate` a second; what a ring does not take is lost. All frames carry
-    /// the time at which they were sent. `see` is shown what comes out.
-    pub fn pace(
+    /// the time at which they were sent. `see` is shown what comes out. What can't become a trial with this tolerance any more, as too
+    /// many packets are lost or late, is broken off.
+    #[allow(clippy::too_many_arguments)]
+    fn pace_within(
         &mut self,
         at: usize,
         traffic: &mut Both,
         rate: f64,
         packets: u64,
+        tolerance: Option<f64>,
         mut see: impl FnMut(&[u8]),
     ) -> Result<Trial> {
         self.drain(at);
         let mut trial = Trial::default();
+        let mut broken_off = false;
         let (per_tick, quiet) = (rate / self.frequency, self.ticks(self.quiet));
         // One delay in so many is kept.
         let every = 1 + packets / DELAYS;
@@ -229,15 +235,48 @@ impl Generator {
             if done && (trial.is_whole() || now > heard + quiet) {
                 break;
             }
+            if let Some(tolerance) = tolerance {
+                let lost = (trial.sent[0] + trial.sent[1]).saturating_sub(trial.received[0] + trial.received[1]);
+                let bearable = packets as f64 * 2.0 * tolerance + (2 * ON_THE_WAY) as f64;
+                let late = (0..2).filter(|&side| traffic[side].is_some()).map(|side| due - trial.sent[side]).max();
+                if lost as f64 > bearable || late.unwrap_or(0) as f64 > packets as f64 * SLACK + (8 * BURST) as f64 {
+                    broken_off = true;
+                    break;
+                }
+            }
         }
         trial.delays.sort_unstable();
         // A burst later than it should be is no fault.
-        trial.kept = (sent - start) as f64 * per_tick <= packets as f64 * (1.0 + SLACK) + BURST as f64;
+        trial.kept = !broken_off && (sent - start) as f64 * per_tick <= packets as f64 * (1.0 + SLACK) + BURST as f64;
         self.check()?;
         Ok(trial)
     }
 
-    /// The same, again if the generator itself did not keep the rate, as when it was interrupted.
+    /// The same, whatever becomes of it.
+    pub fn pace(
+        &mut self,
+        at: usize,
+        traffic: &mut Both,
+        rate: f64,
+        packets: u64,
+        see: impl FnMut(&[u8]),
+    ) -> Result<Trial> {
+        self.pace_within(at, traffic, rate, packets, None, see)
+    }
+
+    /// Whether no larger share than `tolerance` is lost. Tried again if that was for the generator's own sake, as when it was interrupted.
+    pub fn passes(&mut self, at: usize, traffic: &mut Both, rate: f64, packets: u64, tolerance: f64) -> Result<Trial> {
+        let mut trial = Trial::default();
+        for _ in 0..TRIES {
+            trial = self.pace_within(at, traffic, rate, packets, Some(tolerance), |_| ())?;
+            if trial.passes(tolerance) || trial.loss() > tolerance {
+                break;
+            }
+        }
+        Ok(trial)
+    }
+
+    /// The same as [`Generator::pace`], again if the generator itself did not keep the rate, as when it was interrupted.
     pub fn pace_again(&mut self, at: usize, traffic: &mut Both, rate: f64, packets: u64) -> Result<Trial> {
         let mut trial = Trial::default();
         for _ in 0..TRIES {

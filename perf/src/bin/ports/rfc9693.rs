@@ -118,7 +118,7 @@ fn throughput(traffic: &mut Both, sides: [bool; 2], length: Length, generator: &
     let most = length.top(generator, NAT44, traffic, sides)?;
     let trial = |rate: f64| -> Result<bool> {
         let packets = packets(rate, length.trial.as_secs_f64());
-        let trial = from_sides(traffic, sides, |part| generator.pace_again(NAT44, part, rate, packets));
+        let trial = from_sides(traffic, sides, |part| generator.passes(NAT44, part, rate, packets, 0.0));
         Ok(trial?.passes(0.0))
     };
     search(0.0, most, length.precision, trial)
