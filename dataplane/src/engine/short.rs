@@ -16,7 +16,7 @@ use crate::counters::{Drop, MappingFailure, SessionClass, Translator};
 use crate::packet::Packet;
 use crate::packet::checksum::Delta;
 use crate::packet::parse::{ETHERNET, IPV4, IPV6, get16, get32, put16, put32, put128, tcp_flags};
-use crate::plan::{InterfaceId, PortId, Timers};
+use crate::plan::{InterfaceId, PortId, Target, Timers};
 use crate::policy::Translation;
 use crate::policy::prefixes::Exchange;
 use crate::pool::Proto;
@@ -267,14 +267,18 @@ impl<P: Packet> Engine<P> {
         true
     }
 
-    /// A packet between zones that nothing is translated between.
+    /// A packet from a zone that nothing is translated in, but what is sent to a rule's outside prefix.
     #[inline(never)]
     fn pass_route4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
         let (source, destination) = lane.addresses();
         if martian4(source, destination).is_some() {
             return None;
         }
-        let next_hop = self.plan.target4(destination)?.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
+        let target = self.plan.target4(destination)?;
+        if let Target::Prefix(_) = target {
+            return self.pass_stateless4(packet, lane, tally);
+        }
+        let next_hop = target.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
         let (_, way) = self.neighbours.recent(&next_hop);
         let l3 = usize::from(lane.l3);
         // A segment that opens a connection may have to be clamped.
@@ -363,8 +367,9 @@ impl<P: Packet> Engine<P> {
             let Exchange { to, translator, .. } = exchange;
             put128(head, 8, to.0);
             put128(head, 24, to.1);
-            let change = Delta::NONE.wide(source, to.0).wide(destination, to.1);
-            if !change.is_neutral() {
+            // The others leave the checksum as it is (RFC 6296 §2.6).
+            if translator == Translator::Netmap {
+                let change = Delta::NONE.wide(source, to.0).wide(destination, to.1);
                 let sum = change.apply_udp(get16(head, IPV6 + 6));
                 put16(head, IPV6 + 6, sum);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dataplane::counters::{Counter, Counters, Drop};
 use dataplane::engine::{Engine, Output, Received};
+use dataplane::packet::heap::HEADROOM;
 use dataplane::packet::{Packet, PacketPool};
 use dataplane::plan::{Limits, Plan, PortId, Spec};
 use dataplane::pool::Leases;
@@ -388,9 +389,18 @@ fn measured<L: PacketPool>(
     engine.process(burst, now, pool, out);
 }
 
-/// Writes the next frame into a packet of whatever length.
+/// Writes the next frame into a packet of whatever length, with the room before it that a device leaves: translation to IPv6 has
+/// taken some of it, and that to IPv4 given some.
 #[inline]
 pub fn write<P: Packet>(traffic: &mut Traffic, packet: &mut P) {
+    packet.truncate(0);
+    let room = packet.headroom();
+    let moved = if room > HEADROOM {
+        packet.prepend(room - HEADROOM)
+    } else {
+        packet.append(HEADROOM - room) && packet.trim_front(HEADROOM - room)
+    };
+    assert!(moved, "a buffer is too small");
     packet.truncate(0);
     traffic.write(|length| {
         assert!(packet.append(length), "a buffer is too small");
