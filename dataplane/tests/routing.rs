@@ -36,20 +36,17 @@ fn routed() -> Spec {
 
 /// A lab whose neighbours are all known, so that tests see only what they are about.
 fn lab(spec: Spec) -> Lab {
-    let mut lab = Lab::new(spec);
-    for (interface, address) in [
-        (INSIDE, "192.168.1.2"),
-        (INSIDE, "192.168.1.10"),
-        (INSIDE, "fd00:1::2"),
-        (INSIDE, "fd00:1::10"),
-        (OUTSIDE, "198.51.100.1"),
-        (OUTSIDE, "2001:db8:f::1"),
-    ] {
-        lab.neighbour(interface, address.parse().unwrap(), NeighbourState::Reachable(PEER));
-    }
-    lab.run();
-    lab.counted("");
-    lab
+    Lab::knowing(
+        spec,
+        &[
+            (INSIDE, "192.168.1.2"),
+            (INSIDE, "192.168.1.10"),
+            (INSIDE, "fd00:1::2"),
+            (INSIDE, "fd00:1::10"),
+            (OUTSIDE, "198.51.100.1"),
+            (OUTSIDE, "2001:db8:f::1"),
+        ],
+    )
 }
 
 fn host() -> End {

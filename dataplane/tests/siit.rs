@@ -87,15 +87,10 @@ fn spec_with(crossing: CrossingSpec) -> Spec {
 }
 
 fn lab_of(spec: Spec) -> Lab {
-    let mut lab = Lab::new(spec);
-    for (interface, address) in
-        [(INSIDE, "fd00:1::2"), (OUTSIDE, "198.51.100.1"), (OUTSIDE, "198.51.100.2"), (OUTSIDE, "2001:db8:f::1")]
-    {
-        lab.neighbour(interface, address.parse::<IpAddr>().unwrap(), NeighbourState::Reachable(PEER));
-    }
-    lab.run();
-    lab.counted("");
-    lab
+    Lab::knowing(
+        spec,
+        &[(INSIDE, "fd00:1::2"), (OUTSIDE, "198.51.100.1"), (OUTSIDE, "198.51.100.2"), (OUTSIDE, "2001:db8:f::1")],
+    )
 }
 
 fn lab() -> Lab {

@@ -12,7 +12,7 @@ use common::{
 };
 use dataplane::counters::{Counters, Drop};
 use dataplane::engine::{Engine, Output, Received};
-use dataplane::message::{NeighbourState, ToWorker};
+use dataplane::message::ToWorker;
 use dataplane::packet::{HeapPacket, RxChecksum};
 use dataplane::plan::{InterfaceId, InterfaceSpec, NextHop, Plan, PortId, RouteSpec, Spec, ZoneId};
 use dataplane::pool::Leases;
@@ -49,20 +49,17 @@ fn trunk() -> Spec {
 }
 
 fn lab() -> Lab {
-    let mut lab = Lab::new(trunk());
-    for (interface, address) in [
-        (INSIDE, "192.168.1.10"),
-        (GUESTS, "192.168.20.7"),
-        (CUSTOMER, "192.168.30.7"),
-        (OTHER, "192.168.40.7"),
-        (OUTSIDE, "198.51.100.1"),
-        (STICK, "198.51.101.1"),
-    ] {
-        lab.neighbour(interface, address.parse().unwrap(), NeighbourState::Reachable(PEER));
-    }
-    lab.run();
-    lab.counted("");
-    lab
+    Lab::knowing(
+        trunk(),
+        &[
+            (INSIDE, "192.168.1.10"),
+            (GUESTS, "192.168.20.7"),
+            (CUSTOMER, "192.168.30.7"),
+            (OTHER, "192.168.40.7"),
+            (OUTSIDE, "198.51.100.1"),
+            (STICK, "198.51.101.1"),
+        ],
+    )
 }
 
 /// The frame with an 802.1Q tag: priority and drop eligibility in the upper four bits.

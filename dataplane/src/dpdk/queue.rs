@@ -65,7 +65,7 @@ impl Device for Queue {
     #[inline]
     fn transmit(&mut self, burst: &mut Burst<Mbuf>) {
         let len = u16::try_from(burst.len()).expect("a burst's length fits u16");
-        // SAFETY: the port is started and the queue ours alone (`new`); the array holds `len` pointers to buffers that
+        // SAFETY: the port is started and the queue ours alone (`new`, `crossed`); the array holds `len` pointers to buffers that
         // it owns. DPDK takes over the first `sent`, which are forgotten below.
         let sent = unsafe { dpdk_sys::rte_eth_tx_burst(self.port.id(), self.transmit, burst.as_mut_ptr().cast(), len) };
         if sent == len {

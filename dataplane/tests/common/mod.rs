@@ -193,7 +193,18 @@ impl Lab {
         Lab::with_queue(spec, 65_536)
     }
 
-    /// The same with a queue to the control thread that holds this many messages.
+    /// The same where these neighbours are known, so that tests see only what they are about.
+    pub fn knowing(spec: Spec, neighbours: &[(InterfaceId, &str)]) -> Lab {
+        let mut lab = Lab::new(spec);
+        for &(interface, address) in neighbours {
+            lab.neighbour(interface, address.parse().unwrap(), NeighbourState::Reachable(PEER));
+        }
+        lab.run();
+        lab.counted("");
+        lab
+    }
+
+    /// A gateway with a queue to the control thread that holds this many messages.
     pub fn with_queue(spec: Spec, queue: usize) -> Lab {
         let now = Time::from_secs(1000);
         let plan = Arc::new(Plan::compile(spec).expect("a plan"));
