@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Everything that `dataplane::dpdk` calls or names, and in the last line what `perf` compares our tables with.
 const FUNCTIONS: &str = "dpdk_(errno|eth_link_get_nowait|log_to|has_flow_rules|flow|flow_destroy)|rte_log_cur_msg_loglevel\
-    |rte_eal_(init|get_runtime_dir)|rte_thread_(un)?register|rte_lcore_id|rte_rdtsc|rte_get_tsc_hz|rte_dev_(probe|remove)\
+    |rte_eal_(init|get_runtime_dir|alarm_set)|rte_thread_(un)?register|rte_lcore_id|rte_rdtsc|rte_get_tsc_hz|rte_dev_(probe|remove)\
     |rte_pktmbuf_(pool_create|alloc|free|free_bulk)|rte_mempool_in_use_count\
     |rte_eth_(rx|tx)_burst|rte_eth_(rx|tx)_queue_setup|rte_eth_dev_(configure|start|stop|close|info_get|socket_id)\
     |rte_eth_dev_(rss_reta_update|get_port_by_name|adjust_nb_rx_tx_desc|default_mac_addr_set|mac_addr_add|set_mtu|get_mtu)\

@@ -40,12 +40,14 @@
 //!
 //! # Threads
 //!
-//! DPDK's control calls want one caller at a time; a lock of this module sees to it. Bursts and buffers take no lock: a
+//! DPDK's control calls want one caller at a time; a lock of this module sees to it, and `net_memif`'s last ones are made where its
+//! driver hears of its peer, on DPDK's thread of interrupts. Bursts and buffers take no lock: a
 //! [`Queue`] belongs to one thread at a time (`&mut self`), an [`Mbuf`] to its owner.
 
 mod cycles;
 mod eal;
 mod error;
+mod interrupt;
 mod kernel;
 mod log;
 mod mbuf;

@@ -12,6 +12,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, is_pci_address};
 use super::error::{Error, reason};
+use super::interrupt;
 use super::kernel::{Interface, NoMerging, State};
 use super::log::{Setup, control};
 use super::mempool::Mempool;
@@ -636,16 +637,21 @@ impl Drop for OpenPort {
     fn drop(&mut self) {
         let _setup = Setup::begin();
         self.rules.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let id = self.id;
         // SAFETY: the port is open; whoever polls it holds a reference to this value, so nobody does; control calls are
         // made one at a time. Nothing more can be done about a driver that refuses.
-        unsafe {
+        let close = || unsafe {
             // An interface of the kernel's would stay as it is; where nothing was switched on, this does nothing.
-            dpdk_sys::rte_eth_promiscuous_disable(self.id);
-            dpdk_sys::rte_eth_dev_stop(self.id);
-            dpdk_sys::rte_eth_dev_close(self.id);
-            if !self.device.is_null() {
-                dpdk_sys::rte_dev_remove(self.device);
-            }
+            dpdk_sys::rte_eth_promiscuous_disable(id);
+            dpdk_sys::rte_eth_dev_stop(id);
+            dpdk_sys::rte_eth_dev_close(id);
+        };
+        // When the peer goes, memif's driver takes the connection down on DPDK's interrupt thread, with nothing to keep that apart
+        // from a close at the same moment: both would free its memory.
+        if self.name.starts_with("net_memif") { interrupt::run(close) } else { close() }
+        if !self.device.is_null() {
+            // SAFETY: the device is DPDK's, and nothing uses it: its port is closed.
+            unsafe { dpdk_sys::rte_dev_remove(self.device) };
         }
         OPEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|&id| id != self.id);
     }
