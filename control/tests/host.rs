@@ -11,11 +11,13 @@ use std::time::Duration;
 use control::host::{Host, Ignored, Notice, NudState, SETTLING, link_local};
 use dataplane::message::{NeighbourState, ToWorker};
 use dataplane::plan::{
-    Filtering, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, Plan, PoolSpec, PortForward,
-    PortId, PortSpec, Spec, StaticNat, ZoneId,
+    CrossingSpec, Filtering, ForwardProtocol, InterfaceId, InterfaceSpec, IpPrefix, MacAddr, MssClamp, NextHop, Plan,
+    PoolSpec, PortForward, PortId, PortSpec, PrefixKind, PrefixRule, RouteSpec, Spec, StaticNat, ZoneId,
 };
 use dataplane::pool::Leases;
 use dataplane::time::Time;
+use dataplane::translate::eam::{Hairpin, Row, Table};
+use dataplane::translate::siit::Settings;
 use etherparse::{Icmpv6Type, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
@@ -55,6 +57,10 @@ const UNICAST_SOLICITATION: &str = "02000000010102000000000286dd6000000000203aff
     20010db8000f0000000000000000000187001c8d0000000020010db8000f000000000000000000010101020000000002";
 const ADVERTISEMENT: &str = "02000000010102000000000286dd6000000000203aff20010db8000f00000000000000000002\
     20010db8000f0000000000000000000188000a44e000000020010db8000f000000000000000000020201020000000002";
+const PROXY_ADVERTISEMENT: &str = "02000000010102000000000286dd6000000000203afffe80000000000000000000fffe000002\
+    20010db8000f000000000000000000018800da87c000000020010db8000f000080000000000000050201020000000002";
+const PROXY_DEFENCE: &str = "33330000000102000000000286dd6000000000203afffe80000000000000000000fffe000002\
+    ff0200000000000000000000000000018800494d8000000020010db8000f000080000000000000050201020000000002";
 const PING6: &str = "02000000000202000000010186dd6000000000103a4020010db8000f00000000000000000001\
     20010db8000f0000000000000000000280008057123400016162636465666768";
 const PONG6: &str = "6000000000103a4020010db8000f0000000000000000000220010db8000f00000000000000000001\
@@ -560,6 +566,68 @@ fn a_solicitation_is_answered_and_makes_a_stale_neighbour() {
         ..Icmp6::solicitation("2001:db8:f::1", "2001:db8:f::2", None)
     };
     assert_eq!(lab.receive(UPLINK, &probe.bytes()), [frame(UPLINK, ADVERTISEMENT)]);
+}
+
+/// What stands for hosts elsewhere, by translators without state, is answered for where it is part of the link's network.
+#[test]
+fn addresses_that_stand_for_others_are_answered_for() {
+    let rule = |inside: &str, outside: &str| PrefixRule {
+        name: outside.into(),
+        from: ZoneId(0),
+        to: ZoneId(1),
+        inside: prefix(inside),
+        outside: prefix(outside),
+        kind: PrefixKind::Netmap,
+    };
+    let mapped =
+        |v4: [u8; 4], v6: Ipv6Addr| Row { v4: u32::from_be_bytes(v4), v4_len: 32, v6: v6.to_bits(), v6_len: 128 };
+    let rows = [mapped([198, 51, 100, 70], v6("2001:db8:aaaa::1")), mapped([203, 0, 113, 9], v6("2001:db8:aaaa::2"))];
+    let with = |rules: &[PrefixRule]| {
+        let mut spec = spec();
+        spec.prefixes = rules.to_vec();
+        // Where the mapped hosts are.
+        spec.routes.push(RouteSpec { prefix: prefix("2001:db8:aaaa::/48"), next_hop: NextHop::OnLink(INSIDE) });
+        spec.crossings = vec![CrossingSpec {
+            name: "dc".into(),
+            ipv4: ZoneId(1),
+            ipv6: ZoneId(0),
+            prefixes: Vec::new(),
+            destinations: Vec::new(),
+            destination_prefix: None,
+            mappings: Arc::new(Table::build(&rows).unwrap().0),
+            hairpin: Hairpin::Intrinsic,
+            settings: Settings::default(),
+            error_sources: Vec::new(),
+            error_prefix: None,
+            report_discards: true,
+        }];
+        spec
+    };
+    let parts = [rule("10.1.2.192/28", "198.51.100.192/28"), rule("fd00:7:0:0:8000::/65", "2001:db8:f:0:8000::/65")];
+    let mut lab = Lab::settled(with(&parts));
+    for (last, answered) in [(192, true), (193, true), (207, true), (70, true), (191, false), (208, false), (71, false)]
+    {
+        let target = [198, 51, 100, last];
+        let reply = frame(UPLINK, &hex(&arp_in(GATEWAY, ROUTER, 2, GATEWAY, target, ROUTER, ROUTER4)));
+        let said = lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, target));
+        assert_eq!(said.first(), answered.then_some(&reply), "{target:?}");
+        // We do not ask for what we are.
+        assert_eq!(lab.resolve(UPLINK, target).is_empty(), answered, "{target:?}");
+    }
+    // Not on this link, and not from inside.
+    assert_eq!(lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, [203, 0, 113, 9])), []);
+    let stands = "2001:db8:f:0:8000::5";
+    let said = lab.receive(UPLINK, &Icmp6::solicitation("2001:db8:f::1", stands, Some(ROUTER)).bytes());
+    assert_eq!(said[0], frame(UPLINK, PROXY_ADVERTISEMENT));
+    // Another one wants it for itself: it is taken.
+    let test = Icmp6::solicitation("::", stands, None);
+    assert_eq!(lab.receive(UPLINK, &test.bytes()), [frame(UPLINK, PROXY_DEFENCE)]);
+    let native = Icmp6::solicitation("2001:db8:f::1", "2001:db8:f:0:7000::5", Some(ROUTER));
+    lab.ignores(UPLINK, &native.bytes(), Ignored::NotOurs);
+    // Of a whole network nobody can say which addresses are hosts of its own.
+    let mut lab = Lab::settled(with(&[rule("10.1.2.0/24", "198.51.100.0/24"), rule("fd00:7::/64", "2001:db8:f::/64")]));
+    assert_eq!(lab.receive(UPLINK, &arp_request(ROUTER, ROUTER4, [198, 51, 100, 193])), []);
+    lab.ignores(UPLINK, &Icmp6::solicitation("2001:db8:f::1", stands, Some(ROUTER)).bytes(), Ignored::NotOurs);
 }
 
 #[test]

@@ -104,6 +104,17 @@ impl IpPrefix {
         };
         IpPrefix { address, len: self.len }
     }
+
+    /// Whether all of an IPv4 prefix is in a range.
+    fn is_within(&self, range: &RangeInclusive<Ipv4Addr>) -> bool {
+        match self.network().address {
+            IpAddr::V4(first) => {
+                let last = first.to_bits() | u32::MAX.checked_shr(self.len.into()).unwrap_or(0);
+                range.contains(&first) && range.contains(&Ipv4Addr::from_bits(last))
+            }
+            IpAddr::V6(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for IpPrefix {
@@ -456,6 +467,8 @@ pub struct CrossingSpec {
     pub error_sources: Vec<RangeInclusive<Ipv4Addr>>,
     /// The prefix in IPv6 of ICMP errors from routers in IPv4 whose address is neither mapped nor embedded.
     pub error_prefix: Option<embed::Prefix>,
+    /// Whether senders are told of packets that can't be translated (RFC 7915 §4.4, §5.4).
+    pub report_discards: bool,
 }
 
 /// Idle times after which a session ends.
@@ -503,11 +516,13 @@ pub struct IcmpPolicy {
     pub burst: u32,
     /// Interfaces about whose packets no errors are originated (RFC 5508 REQ-9).
     pub silent: Vec<InterfaceId>,
+    /// Where they come from: one address of a family, in place of the interface's that the packet came in by.
+    pub sources: Vec<IpAddr>,
 }
 
 impl Default for IcmpPolicy {
     fn default() -> Self {
-        IcmpPolicy { rate: 1000, burst: 100, silent: Vec::new() }
+        IcmpPolicy { rate: 1000, burst: 100, silent: Vec::new(), sources: Vec::new() }
     }
 }
 
@@ -1084,6 +1099,42 @@ impl Plan {
     #[must_use]
     pub fn is_stateless4(&self, zone: ZoneId) -> bool {
         self.prefixes.is_inside::<u32>(zone) || self.crossings.from4(zone).is_some()
+    }
+
+    /// Whether packets from a zone to this address are translated without state, so that it stands for a host elsewhere; and not to all
+    /// of its network, which is on a link there.
+    #[must_use]
+    pub fn stands_for(&self, zone: ZoneId, address: IpAddr, network: IpPrefix) -> bool {
+        let target = match address {
+            IpAddr::V4(address) => self.target4(address.to_bits()),
+            IpAddr::V6(address) => self.target6(address.to_bits()),
+        };
+        match (target, address) {
+            (Some(Target::Prefix(index)), _) => {
+                let rule = self.spec.prefixes.get(usize::from(index));
+                rule.is_some_and(|rule| rule.to == zone && rule.outside.len > network.len)
+            }
+            (Some(Target::Local(_) | Target::Broadcast | Target::External { .. }), _) => false,
+            (_, IpAddr::V4(it)) => {
+                self.crossings.from4(zone).and_then(|index| self.crossing(index)).is_some_and(|(crossing, spec)| {
+                    let holds_all = |range: &RangeInclusive<Ipv4Addr>| network.is_within(range);
+                    let is_part = match spec.mappings.row4(it.to_bits()) {
+                        Some(row) => row.v4_len > network.len,
+                        None => !spec.destinations.iter().any(holds_all),
+                    };
+                    is_part && crossing.destination6(spec, it.to_bits(), target).is_some()
+                })
+            }
+            (_, IpAddr::V6(it)) => {
+                self.crossings.from6(zone).and_then(|index| self.crossing(index)).is_some_and(|(crossing, spec)| {
+                    let is_part = match spec.mappings.row6(it.to_bits()) {
+                        Some(row) => row.v6_len > network.len,
+                        None => !spec.prefixes.iter().any(|prefix| prefix.length() <= network.len),
+                    };
+                    is_part && crossing.destination4(spec, it.to_bits(), target).is_some()
+                })
+            }
+        }
     }
 
     /// The zone that a packet leaves to, if it may leave at all.

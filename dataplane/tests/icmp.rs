@@ -547,7 +547,7 @@ fn icm_14_no_error_about_errors() {
 /// ICM-14: a flood that wants answers gets them at the configured rate; the bucket fills again.
 #[test]
 fn icm_14_errors_are_rate_limited() {
-    let icmp = IcmpPolicy { rate: 10, burst: 12, silent: Vec::new() };
+    let icmp = IcmpPolicy { rate: 10, burst: 12, ..IcmpPolicy::default() };
     let mut lab = Lab::new(Spec { icmp, ..spec() });
     lab.udp_out(end(H), end(S));
     lab.neighbour(INSIDE, end(H).0.into(), dataplane::message::NeighbourState::Reachable(PEER));

@@ -1105,7 +1105,7 @@ fn cgn_03_a_narrow_range_of_ports() {
 /// CGN-14 and D2: who gets no port is told by ICMP 3/1, at the configured rate and not above it.
 #[test]
 fn cgn_14_refusals_are_answered_at_a_limited_rate() {
-    let icmp = IcmpPolicy { rate: 10, burst: 20, silent: Vec::new() };
+    let icmp = IcmpPolicy { rate: 10, burst: 20, ..IcmpPolicy::default() };
     let mut lab = Lab::new(Spec { icmp, ..with_pool(pool(&["203.0.113.5"], 1024..=1024)) });
     lab.neighbour(INSIDE, end(H).0.into(), NeighbourState::Reachable(PEER));
     lab.udp_out(end(H), end(S));

@@ -108,7 +108,6 @@ fn npt_02_03_08_there_and_back_without_touching_the_transport() {
     assert_eq!(counters.routed[1].get(), 0);
 }
 
-/// The short way and the long one are the same: a datagram with and without an extension header.
 #[test]
 fn npt_02_datagrams_pass_with_right_checksums() {
     let mut lab = lab(&[home()]);
@@ -193,9 +192,32 @@ fn npt_11_quoted_packets_are_translated_too() {
         let left = read6(&lab.pass(INSIDE, &error, OUTSIDE));
         assert_eq!(left.transport[8..], quote(server(), outside), "type {kind}");
     }
+    // From a router inside whose own address no rule covers, and which keeps it: the quote is what the server has sent all the same.
+    let foreign = v6("fd00:1::9");
+    let error = icmp6(INSIDE, foreign, server(), 3, 0, [0; 4], &quote(server(), inside));
+    let left = read6(&lab.pass(INSIDE, &error, OUTSIDE));
+    assert_eq!((left.source, &left.transport[8..]), (foreign, &quote(server(), outside)[..]));
     // One that quotes too little says nothing of a packet.
     let short = icmp6(OUTSIDE, router, outside, 1, 0, [0; 4], &quote(outside, server())[..39]);
     assert_eq!(read6(&lab.pass(OUTSIDE, &short, INSIDE)).transport[8..], quote(outside, server())[..39]);
+}
+
+/// RTR-09: where the outside prefix is part of the uplink's own network, the host answers for it; also when it is asked there
+/// whether it still does. A ping of such an address is for whom it stands for.
+#[test]
+fn a_solicitation_for_an_outside_address_on_the_link_is_the_hosts() {
+    let mut lab = lab(&[exchange(PrefixKind::Netmap, "fd00:7:0:0:8000::/65", "2001:db8:f:0:8000::/65")]);
+    let (router, outside) = (v6("2001:db8:f::1"), v6("2001:db8:f:0:8000::5"));
+    let solicitation = |hops: u8| {
+        let frame = icmp6(OUTSIDE, router, outside, 135, 0, [0; 4], &outside.octets());
+        with_ip(frame, |ip| ip[7] = hops)
+    };
+    let seen = lab.send(OUTSIDE, &solicitation(255));
+    assert_eq!((seen.punted, seen.frames.len()), (vec![(OUTSIDE, solicitation(255))], 0));
+    // Not from this link.
+    assert_eq!(read6(&lab.pass(OUTSIDE, &solicitation(64), INSIDE)).destination, v6("fd00:7:0:0:8000::5"));
+    let ping = icmp6(OUTSIDE, router, outside, 128, 0, [0, 1, 0, 1], b"");
+    assert_eq!(read6(&lab.pass(OUTSIDE, &ping, INSIDE)).destination, v6("fd00:7:0:0:8000::5"));
 }
 
 /// Nothing is remembered: a gateway that was never seen before takes packets in the middle, from either side.

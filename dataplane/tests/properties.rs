@@ -286,7 +286,7 @@ fn cramped() -> Spec {
             ..rule()
         },
     ];
-    spec.icmp = IcmpPolicy { rate: 4, burst: 4, silent: Vec::new() };
+    spec.icmp = IcmpPolicy { rate: 4, burst: 4, ..IcmpPolicy::default() };
     spec.limits = Limits {
         sessions: 24,
         mappings: 16,

@@ -7,13 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use common::{
     End, INSIDE, Lab, MACS, OUTSIDE, PEER, echo, end, ethernet, icmp, icmp6, prefix, read, read_error, read6, spec,
-    tcp, udp, udp_ttl, udp6, with_ip,
+    tcp, tcp6, udp, udp_ttl, udp6, with_ip,
 };
 use dataplane::counters::Drop;
 use dataplane::message::{NeighbourState, ToWorker};
 use dataplane::packet::{HeapPacket, PacketPool, RxChecksum};
 use dataplane::plan::{IcmpPolicy, InterfaceId, Limits, MacAddr, NextHop, RouteSpec, Spec};
-use etherparse::PacketBuilder;
 
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// The addresses of the gateway that errors come from.
@@ -380,7 +379,7 @@ fn rtr_03_what_is_never_answered_in_ipv6() {
 /// RTR-04: a token bucket: a burst is answered at once, and then as many a second as the file says.
 #[test]
 fn rtr_04_errors_are_limited_by_a_token_bucket() {
-    let mut lab = lab(Spec { icmp: IcmpPolicy { rate: 10, burst: 10, silent: Vec::new() }, ..routed() });
+    let mut lab = lab(Spec { icmp: IcmpPolicy { rate: 10, burst: 10, ..IcmpPolicy::default() }, ..routed() });
     let probes = vec![udp_ttl(INSIDE, host(), server(), b"", 1); 30];
     assert_eq!(lab.send_all(INSIDE, &probes).frames.len(), 10);
     lab.counted(
@@ -793,6 +792,23 @@ fn rtr_06_an_interface_with_several_addresses() {
     }
 }
 
+/// RTR-06: errors come from the addresses that the file names, whatever interface the packet came in by: a router's one name.
+#[test]
+fn rtr_06_errors_from_one_address() {
+    let mut spec = routed();
+    // Two single addresses, as a loopback interface would have them.
+    spec.interfaces[1].addresses.extend(["203.0.113.1/32", "2001:db8:1::1/128"].map(prefix));
+    spec.icmp.sources = ["203.0.113.1", "2001:db8:1::1"].map(|it| it.parse().unwrap()).into();
+    let mut lab = lab(spec);
+    let it = error(&mut lab, INSIDE, &udp_ttl(INSIDE, host(), server(), b"", 1));
+    assert_eq!((it.source, it.destination), ("203.0.113.1".parse().unwrap(), host().0.into()));
+    let it = error(&mut lab, INSIDE, &udp6(INSIDE, host6(), server6(), b"", 1));
+    assert_eq!((it.source, it.destination), ("2001:db8:1::1".parse().unwrap(), host6().0.into()));
+    // They are reached like any other of its own.
+    let ping = echo(INSIDE, unruled().0, "203.0.113.1".parse().unwrap(), true, 1, 1);
+    assert_eq!(lab.send(INSIDE, &ping).punted, [(INSIDE, ping)]);
+}
+
 /// A pool address that is also an interface's own is pinged as that, whatever the pool says; others do as the pool says,
 /// whether they are on a link of the gateway's or routed to it.
 #[test]
@@ -1012,13 +1028,6 @@ fn unfinished(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-fn tcp6(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(PEER.0, MACS[0].0).ipv6(from.0.octets(), to.0.octets(), 64);
-    let mut frame = Vec::new();
-    builder.tcp(from.1, to.1, 7, 65_000).syn().write(&mut frame, payload).unwrap();
-    frame
-}
-
 /// Design rule 5: a packet whose sender has left the checksum to hardware (virtio, TAP) leaves with a right one, whether it
 /// is translated or routed; and so does what goes to the host.
 #[test]
@@ -1037,7 +1046,8 @@ fn unfinished_checksums_are_finished() {
             // Read by etherparse, which computes the checksums.
             assert_eq!(read(&lab.run().frames[0].1), whole);
         }
-        for frame in [udp6(INSIDE, host6(), server6(), payload, 64), tcp6(host6(), server6(), payload)] {
+        for frame in [udp6(INSIDE, host6(), server6(), payload, 64), tcp6(INSIDE, host6(), server6(), "S", payload, 64)]
+        {
             let whole = read6(&lab.pass(INSIDE, &frame, OUTSIDE));
             lab.arrive(INSIDE, [HeapPacket::from_frame(&unfinished(frame)).with_rx_checksum(RxChecksum::Partial)]);
             assert_eq!(read6(&lab.run().frames[0].1), whole);

@@ -72,6 +72,7 @@ fn crossing() -> CrossingSpec {
         settings: Settings::default(),
         error_sources: vec![v4("198.51.100.9")..=v4("198.51.100.9")],
         error_prefix: None,
+        report_discards: true,
     }
 }
 
@@ -368,7 +369,8 @@ fn xl_25_datagrams_without_a_checksum() {
 #[test]
 fn xl_26_other_transports_pass() {
     let mut lab = lab();
-    for protocol in [132, 50, 51, 47, 253] {
+    // The last ones mean something else in IPv6.
+    for protocol in [132, 50, 51, 47, 253, 0, 43, 44, 58, 60] {
         let four = with_ip(udp(OUTSIDE, end("198.51.100.2:53"), end("192.0.2.33:1234"), b"whatever it is"), |ip| {
             ip[9] = protocol
         });
@@ -555,6 +557,83 @@ fn isp_01_02_errors_of_untranslatable_routers() {
         seen.insert(left.source.0);
     }
     assert!(seen.len() > 5, "{seen:?}");
+}
+
+/// ISP-03: such an error tells the router's address behind the quoted packet, in an object of RFC 5837.
+#[test]
+fn isp_03_untranslatable_routers_are_named() {
+    let mut crossing = crossing();
+    crossing.error_sources = vec![v4("198.18.9.1")..=v4("198.18.9.1")];
+    let mut lab = lab_of(spec_with(crossing));
+    let router = v6("2001:db8:aaaa::7");
+    let quote = udp6(INSIDE, (v6(H4), 53), (v6(H6), 1234), b"answer", 1)[IP..].to_vec();
+    // Class 2, the incoming interface by its address, of family 2 (IPv6).
+    let object = [&[0, 24, 2, 4, 0, 2, 0, 0][..], &router.octets()].concat();
+    // What RFC 4884 wants before it: the version, and a checksum of all extensions.
+    let sum = |bytes: &[u8]| {
+        bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).fold(0, |sum, it| {
+            let sum = sum + it;
+            (sum & 0xffff) + (sum >> 16)
+        })
+    };
+    for (kind, code, expected) in [(1, 4, [3, 3]), (3, 0, [11, 0]), (4, 0, [12, 0]), (2, 0, [3, 4])] {
+        let rest = [0, 0, 5 * u8::from(kind == 2), 0];
+        let error = icmp6(INSIDE, router, v6(H4), kind, code, rest, &quote);
+        let left = read(&lab.pass(INSIDE, &error, OUTSIDE));
+        assert_eq!((left.source.0, &left.transport[..2]), (v4("198.18.9.1"), &expected[..]), "{kind}/{code}");
+        // The quoted packet, and zeros up to 128 bytes, which are 32 words.
+        assert_eq!((left.transport.len(), left.transport[5]), (8 + 128 + 28, 32), "{kind}/{code}");
+        assert_eq!(left.transport[8 + 34..8 + 128], [0; 94]);
+        let extensions = &left.transport[8 + 128..];
+        assert_eq!((&extensions[..2], &extensions[4..], sum(extensions)), (&[0x20, 0][..], &object[..], 0xffff));
+    }
+    // Behind what the router itself has added (RFC 4950), in the same structure.
+    let quote = [&quote[..], &[0; 128][..]].concat()[..128].to_vec();
+    let label = [0, 8, 1, 1, 0x12, 0x34, 0x51, 0xfe];
+    for checksum in [!sum(&[&[0x20, 0][..], &label].concat()) as u16, 0] {
+        let extensions = [&[0x20, 0][..], &checksum.to_be_bytes(), &label].concat();
+        let error = icmp6(INSIDE, router, v6(H4), 3, 0, [16, 0, 0, 0], &[&quote[..], &extensions].concat());
+        let left = read(&lab.pass(INSIDE, &error, OUTSIDE));
+        let found = &left.transport[8 + 128..];
+        assert_eq!((&found[4..12], &found[12..]), (&label[..], &object[..]));
+        let has_checksum = checksum != 0;
+        assert_eq!((found[2..4] != [0, 0], sum(found) == 0xffff), (has_checksum, has_checksum));
+    }
+    // A router that tells of its interface itself has said enough; one that has a counterpart needs not.
+    let told = [&[0x20, 0, 0, 0][..], &[0, 8, 2, 8, 0, 0, 0, 1]].concat();
+    let error = icmp6(INSIDE, router, v6(H4), 3, 0, [16, 0, 0, 0], &[&quote[..], &told].concat());
+    assert_eq!(read(&lab.pass(INSIDE, &error, OUTSIDE)).transport[8 + 128..], told);
+    let error = icmp6(INSIDE, v6(H6), v6(H4), 3, 0, [0; 4], &quote);
+    assert_eq!(read(&lab.pass(INSIDE, &error, OUTSIDE)).transport[5], 0);
+}
+
+/// XL-41: senders are told of what can't be translated, or not; of hops and sizes they always are.
+#[test]
+fn xl_41_reports_of_discards() {
+    for report in [true, false] {
+        let mut lab = lab_of(spec_with(CrossingSpec { report_discards: report, ..crossing() }));
+        let mut answered = |interface, frame: &[u8]| {
+            let seen = lab.send(interface, frame).frames;
+            assert!(seen.iter().all(|(to, _)| *to == interface));
+            !seen.is_empty()
+        };
+        let source_route = [131, 7, 4, 192, 0, 2, 1, 0];
+        let to6 = || udp(OUTSIDE, end("198.51.100.2:53"), end("192.0.2.33:1234"), b"answered");
+        let to4 = |hops| udp6(INSIDE, (v6(H6), 1234), (v6(H4), 53), b"question", hops);
+        // Without a checksum, and in fragments: 3/13. A source route: 3/5.
+        let mut fragment = with_ip(to6(), |ip| ip[6] = 0x20);
+        fragment[IP + 26..IP + 28].fill(0);
+        let mut routed = to6();
+        routed.splice(IP + 20..IP + 20, source_route);
+        let total = u8::try_from(routed.len() - IP).unwrap();
+        let routed = with_ip(routed, |ip| (ip[0], ip[3]) = (0x47, total));
+        assert_eq!([answered(OUTSIDE, &fragment), answered(OUTSIDE, &routed)], [report; 2]);
+        // A source that has no counterpart: 1/1.
+        let foreign = udp6(INSIDE, (v6("2001:db8:aaaa::7"), 1234), (v6(H4), 53), b"question", 64);
+        assert_eq!(answered(INSIDE, &foreign), report);
+        // Hops.
+        assert!(answered(OUTSIDE, &with_ip(to6(), |ip| ip[8] = 1)) && answered(INSIDE, &to4(1)));
+    }
 }
 
 /// The MSS of a SYN follows the MTU of both sides, less the headers there.

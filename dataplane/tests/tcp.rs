@@ -507,7 +507,7 @@ fn tcp_18_static_entries_drop() {
 /// resets all the same, as the rule says so.
 #[test]
 fn tcp_18_resets_are_rate_limited() {
-    let icmp = IcmpPolicy { rate: 10, burst: 3, silent: vec![INSIDE] };
+    let icmp = IcmpPolicy { rate: 10, burst: 3, silent: vec![INSIDE], ..IcmpPolicy::default() };
     let mut lab = Lab::new(Spec { icmp, ..mid_stream(MidStream::Reset) });
     let segment = tcp(INSIDE, end(H), end(S), "A", 7, 9, b"");
     let seen = lab.send_all(INSIDE, &vec![segment.clone(); 50]);
@@ -522,8 +522,10 @@ fn tcp_18_resets_are_rate_limited() {
     told(&mut lab, &segment);
     lab.dropped(INSIDE, &segment, Drop::TcpNotSyn);
     // Resets do not eat the ICMP errors' share.
-    let mut lab =
-        Lab::new(Spec { icmp: IcmpPolicy { rate: 10, burst: 3, silent: Vec::new() }, ..mid_stream(MidStream::Reset) });
+    let mut lab = Lab::new(Spec {
+        icmp: IcmpPolicy { rate: 10, burst: 3, ..IcmpPolicy::default() },
+        ..mid_stream(MidStream::Reset)
+    });
     assert_eq!(lab.send_all(INSIDE, &vec![segment; 50]).frames.len(), 3);
     let expired = common::udp_ttl(INSIDE, end(H), end(S), b"", 1);
     assert_eq!(lab.send_all(INSIDE, &vec![expired; 50]).frames.len(), 3);

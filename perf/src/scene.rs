@@ -138,6 +138,7 @@ pub fn translate_stateless(spec: &mut Spec, kind: Stateless, matching: bool) {
                 settings: Settings::default(),
                 error_sources: Vec::new(),
                 error_prefix: None,
+                report_discards: true,
             });
         }
     }

@@ -241,6 +241,11 @@ def _ping_v6(scene: Scene) -> Seen:
     return Seen(seen.source, note)
 
 
+def ethernet(space: Namespace, device: str) -> str:
+    """A device's Ethernet address."""
+    return str(re.findall(r"link/ether (\S+)", space.ip("link", "show", device))[0])
+
+
 # --- traceroute -----------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -115,9 +116,9 @@ class Site:
         """A namespace for a host or a router."""
         return self.lab.space(f"{self.name}-{name}")
 
-    def start(self) -> None:
-        """Starts the gateway: everything around it is there."""
-        self.gateway.start(machine())
+    def start(self, more: str = "") -> None:
+        """Starts the gateway, whose file says `more`: everything around it is there."""
+        self.gateway.start(machine() + more)
 
     def serve(self, scene: Scene, *spaces: Namespace) -> None:
         """Starts a web server and iperf3 on hosts."""
@@ -371,6 +372,35 @@ def _data_centre_fragments(scene: Scene) -> Seen:
     return fragments(scene, "siit-dc", data_centre, (3, 5))
 
 
+@FILES.test("siit-dc.yaml: a table of 100,000 mappings is replaced five times under traffic, and nothing is lost")
+def _data_centre_table(scene: Scene) -> Seen:
+    rows = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255},2001:db8:12:1::{n:x}" for n in range(1, 100_000)]
+    later, times, packets = "203.0.113.30", 5, 5000
+    with Site(scene, "siit-dc") as here, ThreadPoolExecutor() as pool:
+        client, server = data_centre(here)
+        here.lab.host(server.space, "eth0", "2001:db8:12::30/64")
+        table = here.lab.work / "services.csv"
+        table.write_text("\n".join(rows), encoding="utf-8")
+        here.start(f"siit: {{dc: {{mappings-file: {table}}}}}\n")
+        ping(client.space, server.known)
+        options = ("-n", "-q", "-i", "0.002", "-c", str(packets), "-w", "60")
+        done = pool.submit(client.space.run, "ping", *options, server.known, seconds=70)
+        for n in range(times):
+            is_there = n % 2 == 0
+            table.write_text("\n".join([*rows, f"{later},2001:db8:12::30"] if is_there else rows), encoding="utf-8")
+            reloaded = here.gateway.ctl("reload")
+            expect(reloaded.returncode == 0, f"turnpikectl reload: {reloaded.stderr.strip()}")
+            expect(not done.done(), f"the traffic ended before the {n + 1}th reload")
+            if is_there:
+                ping(client.space, later, count=1)
+            else:
+                said = client.space.run("ping", "-n", "-c", "1", "-W", "1", later)
+                expect(" 0 received" in said.stdout, f"{later} is still there: {said.stdout.strip()}")
+        said = done.result().stdout
+        expect(f" {packets} received" in said, f"of {packets} pings: {said.strip()}")
+    return Seen(f"{len(rows) + 3} rows", f"{packets} pings answered")
+
+
 # --- 464xlat-clat.yaml ----------------------------------------------------------------------------------------------
 
 PROVIDER = "2001:db8:64::"
@@ -407,6 +437,10 @@ def _clat(scene: Scene) -> Seen:
         # The IPv6 router between has no IPv4 address for us, and is seen as the gateway (RFC 6791). Behind it: tayga, the router again.
         out = ["192.168.4.1", "192.168.4.1", PLAT, "198.18.0.2"]
         both_ways(scene, home, server, out, ["198.18.1.1", PLAT, "203.0.112.1", "203.0.112.2"])
+        # It is named all the same, in an extension (RFC 5837).
+        done = home.space.run("traceroute", "-n", "-e", "-q", "1", "-w", "2", "-m", "2", server.known)
+        named = re.search(r"^ 2 +192\.168\.4\.1 <(2/4:[0-9a-f,]+)>", done.stdout, re.MULTILINE)
+        expect(named and named[1] == "2/4:00020000,20010db8,c1a70000,00000000,00000001", f"traceroute -e: {done.stdout}")
         # Answers of that size may be fragmented, and tayga does; fragments of ICMP are not translated back. TCP's may not.
         told_too_big(home.space, server.known, 1500, 1480)
         told_too_big(home.space, "198.18.2.10", 1480, NARROW)

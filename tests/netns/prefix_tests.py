@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from capture import Capture, Packet
-from checks import Scene, Seen, answers, curl, expect, ping
+from checks import Scene, Seen, answers, curl, ethernet, expect, ping
 from fragment_tests import by_xdp, pieces, sent
 from group import Group, sockets, turnpike
 from lab import (
@@ -404,3 +404,65 @@ def _reload(scene: Scene) -> Seen:
             source = source_seen(inside, server)
             expect(source == it.outside(it.h1), f"the server saw {source} when all was as before")
     return Seen(f"{SIX.outside(SIX.h1)} becomes {SIX.outside(SIX.h1, SIX.later)}")
+
+
+@PREFIX.test("prefix: turnpikectl renumbers an outside prefix at run time, a reload keeps it, and unset gives the file's back")
+def _renumber(scene: Scene) -> Seen:
+    lab, gateway = scene.lab, turnpike(scene)
+    former = 'turnpike_drops_total{reason="prefix-former"}'
+    before = gateway.metrics()[former]
+    with sockets() as use:
+        inside, server = use(end_at(lab.h1, SIX.h1)), use(end_at(lab.server, SIX.server))
+
+        def source_seen() -> str:
+            inside.sendto(b"who", server.getsockname()[:2])
+            return str(server.recvfrom(16)[1][0])
+
+        def ctl(*arguments: str) -> str:
+            done = gateway.ctl(*arguments)
+            expect(done.returncode == 0, f"turnpikectl {' '.join(arguments)}: {done.stderr.strip()}")
+            return done.stdout
+
+        old, new = SIX.outside(SIX.h1), SIX.outside(SIX.h1, SIX.later)
+        expect(source_seen() == old, "the server saw another source before")
+        ctl("prefix", "set", "nptv6.home", str(SIX.later.outside))
+        expect(source_seen() == new, f"the server does not see {new} afterwards")
+        numbered(server, (new, inside.getsockname()[1]), inside, 5)
+        for _ in range(3):
+            server.sendto(b"old", (old, inside.getsockname()[1]))
+        wait_for(lambda: gateway.metrics()[former] == before + 3, 5, "three packets to the former prefix are counted")
+        expect(str(SIX.later.outside) in ctl("prefix", "list"), "turnpikectl prefix list does not tell the new one")
+        ctl("reload")
+        expect(source_seen() == new, "a reload has forgotten the prefix")
+        done = gateway.ctl("prefix", "set", "nptv6.home", "192.0.2.0/24")
+        expect(done.returncode == 1 and "192.0.2.0/24" in done.stderr, f"a prefix of IPv4: {done.stderr.strip()}")
+        ctl("prefix", "unset", "nptv6.home")
+        expect(source_seen() == old, "the file's prefix is not back")
+    return Seen(f"{old} becomes {new}", "3 packets to the former one counted")
+
+
+@PREFIX.test("prefix: outside addresses within the uplink's network are answered for by ARP and neighbour discovery")
+def _shared_network(scene: Scene) -> Seen:
+    lab = scene.lab
+    rules = """\
+netmap:
+  shared: {from: inside, to: outside, inside: 10.7.7.0/28, outside: 198.51.100.32/28}
+  shared-six: {from: inside, to: outside, inside: "fd01:203:405:1::/120", outside: "2001:db8:f::7700/120"}
+"""
+    reload(scene, changed(prefixes(scene), ("netmap:\n", rules)))
+    known = {FOUR.h1: "198.51.100.42", SIX.h1: "2001:db8:f::7710"}
+    for it in FAMILIES:
+        address = known[it.h1]
+        lab.router.ip("neighbour", "flush", "dev", "up0")
+        ping(lab.router, address)
+        ping(lab.h1, it.routers[0], "-I", it.h1)
+
+        def entry(address: str = address) -> str:
+            return lab.router.ip("neighbour", "show", address).strip()
+
+        expect(ethernet(lab.gw, "wan0") in entry(), f"the router's neighbour: {entry() or 'none'}")
+        # Asked once more, by unicast.
+        lab.router.ip("neighbour", "change", address, "dev", "up0", "nud", "probe")
+        wait_for(lambda entry=entry: "REACHABLE" in entry(), 5, f"the router finds {address} reachable again")
+    reload(scene, prefixes(scene))
+    return Seen(", ".join(f"{host} is {address}" for host, address in known.items()))

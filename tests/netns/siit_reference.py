@@ -510,6 +510,39 @@ def fault_of_pieces(packet: Read, pieces: list[Read]) -> str:
     return "" if before == after else f"the checksum was {before} and is {after}"
 
 
+def tells_source(packet: Read, made: Read) -> bool:
+    """Whether an error is to tell its source, which has no address of its own in IPv4, in an object behind its quote (RFC 6791 section
+    4): there is room, and the router has not told of an interface itself, or something that can't be read."""
+    if made.version == 6 or other(packet.source) is not None:
+        return False
+    before = behind_quote(packet, made)
+    at, readable = 4, not before or (len(before) >= 4 and before[0] >> 4 == 2)
+    while readable and at < len(before):
+        size = int.from_bytes(before[at : at + 2], "big")
+        readable = len(before) - at >= max(size, 4) and size >= 4 and before[at + 2] != 2
+        at += size
+    return readable and len(before) + (24 if before else 28) <= 576 - 20 - 8 - 128
+
+
+def behind_quote(packet: Read, made: Read) -> bytes:
+    """What goes along of what stands behind the quote of an ICMPv6 error: nothing, if that has no place for it."""
+    return quote(packet)[1] if made.payload[0] in (3, 11) and made.payload[:2] != bytes([3, 4]) else b""
+
+
+def fault_of_told(packet: Read, before: bytes, behind: bytes) -> str:
+    """What is wrong with extensions that tell an error's source (RFC 5837 section 4): its address, of family 2, in an object of class
+    2, of the interface that the datagram came by."""
+    told = bytes([0, 24, 2, 4, 0, 2, 0, 0]) + packet.source
+    head = before or bytes([0x20, 0, 0, 0])
+    if behind[:2] != head[:2] or behind[4:] != head[4:] + told:
+        return "the extension does not tell the source"
+    # None at all stays none, and a wrong one wrong.
+    wanted = 0xFFFF if not before else ones_sum(before)
+    if before and before[2:4] == bytes(2):
+        return "" if behind[2:4] == bytes(2) else "the extension has a checksum"
+    return "" if ones_sum(behind) % 0xFFFF == wanted % 0xFFFF else "the extension's checksum is another"
+
+
 def fault_of_error(packet: Read, pieces: list[Read]) -> str:
     """What is wrong with the translation of an ICMP error."""
     made, inner = pieces[0], quotes_translatable(packet)
@@ -521,12 +554,13 @@ def fault_of_error(packet: Read, pieces: list[Read]) -> str:
     kind, code = made.payload[:2]
     attribute = made.payload[4] * 8 if made.version == 6 else made.payload[5] * 4
     has_length = kind in (1, 3) if made.version == 6 else kind in (3, 11) and (kind, code) != (3, 4)
-    rest = 0 if has_length else int.from_bytes(made.payload[4:8], "big")
+    tells = tells_source(packet, made)
+    rest = 0 if has_length else int.from_bytes(made.payload[4:8], "big") & (0xFF00FFFF if tells else 0xFFFFFFFF)
     if Error(kind, code, rest) != wanted:
         return f"says {Error(kind, code, rest)}, not {wanted}"
     if checksum(packet) != checksum(made):
         return f"the checksum was {checksum(packet)} and is {checksum(made)}"
-    quoted, behind = quote(made) if has_length else (made.payload[8:], b"")
+    quoted, behind = quote(made) if has_length or tells else (made.payload[8:], b"")
     new, old_behind = read(quoted, quoted=True), quote(packet)[1]
     if new is None or new.version != made.version:
         return "quotes no packet of its family"
@@ -538,9 +572,12 @@ def fault_of_error(packet: Read, pieces: list[Read]) -> str:
         return "the quoted packet has another length or is another fragment"
     if made.version == 4 and ones_sum(quoted[: new.header]) != 0xFFFF:
         return "the quoted header's checksum is wrong"
-    if has_length and bool(behind) != bool(old_behind) or not old_behind.startswith(behind):
+    if tells:
+        if told := fault_of_told(packet, behind_quote(packet, made), behind):
+            return told
+    elif has_length and bool(behind) != bool(old_behind) or not old_behind.startswith(behind):
         return "the extension is another"
-    return fault_of_quoted(inner, new, bool(attribute and has_length), most - made.header - 8 - new.header)
+    return fault_of_quoted(inner, new, bool(attribute and (has_length or tells)), most - made.header - 8 - new.header)
 
 
 def narrow(packet: Read) -> tuple[int, bool, int] | None:

@@ -317,6 +317,8 @@ RULES: list[tuple[str, Callable[[Case], object]]] = [
     ("error: about IGMP, or headers that do not translate: tayga translates it", lambda it: (
         it.passed and it.wanted == SILENCE and it.inner and (
             it.inner.protocol == IGMP or it.inner.segments_left or is_extended(it.inner) or len(it.inner.skipped) > CHAIN_MAX))),
+    ("error: of a router without an IPv4 address: tayga does not tell the one that it has", lambda it: (
+        it.passed and it.packet.version == 6 and other(it.packet.source) is None)),
     ("error: with padding or an extension: tayga leaves that out", lambda it: (
         it.passed and it.inner and (quote(it.packet)[1] or len(it.inner.payload) > it.inner.length))),
     ("error: about a fragment: tayga quotes no fragment header", lambda it: (

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import lab as laboratory
 from capture import ACK, ICMP, SYN, TCP, Capture, Packet
-from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, expect, ping, translated
+from checks import CHECKS, Failed, Scene, Seen, attempt, curl, dig, ethernet, expect, ping, translated
 from ctl_tests import CTL_GROUPS
 from differential import DIFFERENTIAL
 from fault_tests import FAULT_GROUPS
@@ -445,11 +445,6 @@ def _shared_lan(scene: Scene) -> Seen:
     entry = scene.lab.router.ip("neighbour", "show", address)
     expect(ethernet(scene.lab.gw, "wan0") in entry, f"the router's neighbour: {entry.strip() or 'none'}")
     return Seen(f"{address}:{port}")
-
-
-def ethernet(space: Namespace, device: str) -> str:
-    """A device's Ethernet address."""
-    return str(re.findall(r"link/ether (\S+)", space.ip("link", "show", device))[0])
 
 
 @VLAN.test("a tagged interface: ping to the gateway and through it (802.1Q)")

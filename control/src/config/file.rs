@@ -362,6 +362,9 @@ section! {
         error_sources: default List<Text<RangeInclusive<Ipv4Addr>>> = List::default(),
         /// A prefix for the sources of ICMP errors from IPv4 routers, where no prefix embeds and nothing maps them.
         error_prefix: optional Text<IpPrefix>,
+        /// Senders of packets that can't be translated are told so (RFC 7915 section 4.4), at the rate of icmp.rate. Of hops, routes
+        /// and sizes they always are.
+        report_discards: default Text<bool> = Text(true),
     }
 }
 
@@ -406,6 +409,9 @@ section! {
         burst: default Text<Errors> = Text(Number(plan::IcmpPolicy::default().burst)),
         /// Interfaces on which it sends none (RFC 5508 REQ-9).
         silent: default List<Text<Name>> = List::default(),
+        /// Where they come from, by one of the gateway's addresses for each family. Default: by that of the interface that the packet
+        /// came in by.
+        sources: default List<Text<IpAddr>> = List::default(),
     }
 }
 

@@ -7,6 +7,8 @@
 //!   addresses are tested for uniqueness first (RFC 4862 §5.4) and not used if another station has them; every address is
 //!   announced twice when it comes into use; another station that claims one is reported and countered at most every ten
 //!   seconds (RFC 5227 §2.4). An interface with any IPv6 address has a link-local one too ([`link_local`]).
+//! - **Addresses that stand for others on a shared LAN.** ARP and neighbour discovery are answered for what translators without state
+//!   map, if it is a part of the link's network.
 //! - **External addresses on a shared LAN.** ARP is answered for pools with `proxy_arp`, and for those of forwards and
 //!   static translations, on each interface whose on-link prefix covers them, and nowhere else.
 //! - **Neighbours.** One table for both families, with the states and timers of RFC 4861 §7.3, bounded. What the workers need
@@ -385,7 +387,7 @@ impl Host {
         let Some(link) = self.links.get(usize::from(interface.0)) else { return false };
         let one_station = match address {
             IpAddr::V4(v4) => !is_bad_source4(v4) && !link.is_broadcast(v4) && !self.proxies(link, v4),
-            IpAddr::V6(v6) => !is_bad_source6(v6),
+            IpAddr::V6(v6) => !is_bad_source6(v6) && !self.stands_for(link, address),
         };
         link.up
             && one_station
@@ -393,15 +395,23 @@ impl Host {
             && link.own.iter().all(|own| own.prefix.address != address)
     }
 
-    /// Whether ARP for an external address is answered on this link.
+    /// Whether an address of the link's network stands for a host elsewhere, by a translator without state. Not where the whole network
+    /// does: then nothing says which of its addresses are hosts of its own.
+    fn stands_for(&self, link: &Link, address: IpAddr) -> bool {
+        let network = link.own.iter().map(|own| own.prefix).find(|prefix| prefix.contains(address));
+        let Some((network, interface)) = network.zip(self.plan.interface(link.id)) else { return false };
+        link.reaches(address) && self.plan.stands_for(interface.zone, address, network)
+    }
+
+    /// Whether ARP for an address that is not our own is answered on this link.
     fn proxies(&self, link: &Link, address: Ipv4Addr) -> bool {
         let spec = &self.plan.spec;
         let proxied = |pool: PoolId| spec.pools.get(usize::from(pool.0)).is_some_and(|pool| pool.proxy_arp);
         // Drained addresses too, of which no pool speaks any more.
         let external = self.plan.external(address.to_bits()).map(|(_, external)| external);
         let forwarded = || spec.forwards.iter().any(|rule| rule.external == address);
-        link.reaches(address.into())
-            && external.is_some_and(|external| external.pool.is_none_or(proxied) || forwarded())
+        let is_external = external.is_some_and(|external| external.pool.is_none_or(proxied) || forwarded());
+        link.reaches(address.into()) && is_external || self.stands_for(link, address.into())
     }
 
     /// The external addresses that are answered for, and where; the first [`ANNOUNCED_MAX`] of them.

@@ -7,7 +7,7 @@ use dataplane::plan::MacAddr;
 use dataplane::time::Time;
 use smoltcp::wire::{Icmpv6Packet, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress};
 
-use super::link::Standing;
+use super::link::{Link, Standing};
 use super::neighbour::Advertisement;
 use super::wire::{self, NdEnd};
 use super::{Came, Host, Ignored, Notice, is_bad_source6, is_station, send_frame};
@@ -67,6 +67,10 @@ impl Host {
                 send_frame(link, wire::advertisement(ours, None), out);
                 return Ok(());
             }
+            if let Some(from) = self.stands_in(link, target) {
+                send_frame(link, wire::proxy_advertisement(from, target, None), out);
+                return Ok(());
+            }
             return Err(self.claimed(came, target, now, out));
         }
         if target.is_multicast() {
@@ -78,7 +82,8 @@ impl Host {
         if link.owns(source.into()) {
             return Err(self.conflict(came.index, source.into(), came.from, now, out));
         }
-        if !link.owns(target.into()) {
+        let stands_in = if link.owns(target.into()) { None } else { self.stands_in(link, target) };
+        if stands_in.is_none() && !link.owns(target.into()) {
             return Err(Ignored::NotOurs);
         }
         if !link.reaches(source.into()) {
@@ -91,9 +96,22 @@ impl Host {
         }
         // One who does not say where it is asked this station alone, and is where the frame came from.
         let asker = NdEnd { mac: mac.unwrap_or(came.from), address: source };
-        send_frame(link, wire::advertisement(ours, Some(asker)), out);
+        let advertisement = match stands_in {
+            Some(from) => wire::proxy_advertisement(from, target, Some(asker)),
+            None => wire::advertisement(ours, Some(asker)),
+        };
+        send_frame(link, advertisement, out);
         self.apply(effects, out);
         Ok(())
+    }
+
+    /// By which address of ours we answer for one that stands for a host elsewhere. None: it does not, or there is none yet.
+    fn stands_in(&self, link: &Link, target: Ipv6Addr) -> Option<NdEnd> {
+        let own = if self.stands_for(link, target.into()) { link.source_for(target.into()) } else { None };
+        match own {
+            Some(IpAddr::V6(address)) => Some(NdEnd { mac: link.mac, address }),
+            _ => None,
+        }
     }
 
     fn receive_advertisement(

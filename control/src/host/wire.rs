@@ -114,6 +114,15 @@ pub(super) fn advertisement(from: NdEnd, to: Option<NdEnd>) -> Box<[u8]> {
     discovery(from, destination, NdiscRepr::NeighborAdvert { flags, target_addr: from.address, lladdr })
 }
 
+/// The same by `from` for `target`, which is not its own: it replaces nobody's (RFC 4861 §7.2.4).
+pub(super) fn proxy_advertisement(from: NdEnd, target: Ipv6Addr, to: Option<NdEnd>) -> Box<[u8]> {
+    let mut flags = NdiscNeighborFlags::ROUTER;
+    flags.set(NdiscNeighborFlags::SOLICITED, to.is_some());
+    let destination = to.unwrap_or(NdEnd { mac: multicast_mac(ALL_NODES), address: ALL_NODES });
+    let lladdr = Some(EthernetAddress(from.mac.0).into());
+    discovery(from, destination, NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr })
+}
+
 fn discovery(from: NdEnd, to: NdEnd, message: NdiscRepr<'_>) -> Box<[u8]> {
     let message = Icmpv6Repr::Ndisc(message);
     let header = Ipv6Repr {

@@ -648,7 +648,11 @@ impl Drop for OpenPort {
         };
         // When the peer goes, memif's driver takes the connection down on DPDK's interrupt thread, with nothing to keep that apart
         // from a close at the same moment: both would free its memory.
-        if self.name.starts_with("net_memif") { interrupt::run(close) } else { close() }
+        if self.name.starts_with("net_memif") {
+            interrupt::run(close)
+        } else {
+            close()
+        }
         if !self.device.is_null() {
             // SAFETY: the device is DPDK's, and nothing uses it: its port is closed.
             unsafe { dpdk_sys::rte_dev_remove(self.device) };

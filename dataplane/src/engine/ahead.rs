@@ -7,8 +7,8 @@
 use super::Engine;
 use crate::packet::Packet;
 use crate::packet::checksum;
-use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, get128, protocol};
-use crate::plan::{InterfaceId, Plan, PortId, ZoneId};
+use crate::packet::parse::{self, ETHERNET, IPV4, IPV6, ethertype, get16, get32, get128, protocol, tcp_flags};
+use crate::plan::{InterfaceId, Plan, PortId, Target, ZoneId};
 use crate::pool::Proto;
 use crate::session::{Direction, FlowKey, HomeBucket, NONE, Shard};
 use crate::stages::Stage;
@@ -33,6 +33,10 @@ pub(super) enum Course {
     /// It may be translated without state, or is routed.
     Stateless4,
     Stateless6,
+    /// It may be translated without state, or belong to a session.
+    Either4,
+    /// It may be translated without state, or takes the long way.
+    Translation4,
 }
 
 /// A packet of the burst, as far as it was read ahead. Two of them to a cache line.
@@ -74,8 +78,8 @@ impl Lane {
     /// What the short way is, for a packet that it leads to its end.
     pub const fn stage(&self) -> Stage {
         match self.course {
-            Course::Session => Stage::Session,
-            Course::Route4 | Course::Stateless4 | Course::Stateless6 => Stage::Route,
+            Course::Session | Course::Either4 => Stage::Session,
+            Course::Route4 | Course::Stateless4 | Course::Stateless6 | Course::Translation4 => Stage::Route,
             Course::Elsewhere | Course::Long => Stage::Return,
         }
     }
@@ -100,8 +104,9 @@ struct Ingress {
     is_inside: bool,
     /// Nothing is translated to or from its zone.
     is_plain: bool,
-    /// Its IPv4 packets may be translated without state.
+    /// Its IPv4 packets may be translated without state; and may belong to sessions.
     is_stateless4: bool,
+    has_state4: bool,
     /// The translators that its packets may cross by, from either family.
     crosses4: Option<u16>,
     crosses6: Option<u16>,
@@ -116,6 +121,7 @@ impl Ingress {
         is_inside: false,
         is_plain: false,
         is_stateless4: false,
+        has_state4: false,
         crosses4: None,
         crosses6: None,
     };
@@ -173,16 +179,27 @@ fn skim4(packet: &[u8]) -> Option<Skim4> {
     Some(Skim4 { key, total, proto })
 }
 
-/// Reads an IPv6 packet that is a UDP datagram and nothing else, and gives its length. TCP's segments that open a connection
-/// may have to be clamped, and others have types.
+/// Reads an IPv6 packet that is a TCP or UDP datagram behind a header without extensions, and gives its length. Not a segment that
+/// opens a connection, which may have to be clamped.
 #[inline(always)]
-fn skim6(packet: &[u8]) -> Option<u16> {
+fn skim6(packet: &[u8]) -> Option<(u16, Proto)> {
     let head = packet.first_chunk::<IPV6>()?;
     let total = get16(head, 4).checked_add(40)?;
-    let plain = head[0] >> 4 == 6 && head[6] == protocol::UDP && head[7] > 1;
     let payload = packet.get(IPV6..usize::from(total))?;
-    let length = usize::from(get16(payload.first_chunk::<8>()?, 4));
-    (plain && (8..=payload.len()).contains(&length)).then_some(total)
+    if head[0] >> 4 != 6 || head[7] <= 1 {
+        return None;
+    }
+    if head[6] == protocol::UDP {
+        let length = usize::from(get16(payload.first_chunk::<8>()?, 4));
+        return (8..=payload.len()).contains(&length).then_some((total, Proto::Udp));
+    }
+    if head[6] == protocol::TCP {
+        let header = payload.first_chunk::<20>()?;
+        let offset = usize::from(header[12] >> 4) * 4;
+        let plain = (20..=payload.len()).contains(&offset) && header[13] & tcp_flags::SYN == 0;
+        return plain.then_some((total, Proto::Tcp));
+    }
+    None
 }
 
 impl<P: Packet> Engine<P> {
@@ -226,7 +243,7 @@ impl<P: Packet> Engine<P> {
     #[inline(always)]
     fn fetch_session(&self, lanes: &mut [Lane; BURST], buckets: &[HomeBucket; BURST], at: usize) -> u32 {
         let (lane, bucket) = (&mut lanes[at % BURST], &buckets[at % BURST]);
-        if lane.course != Course::Session {
+        if !matches!(lane.course, Course::Session | Course::Either4) {
             return 0;
         }
         let shard = &self.shards[lane.shard.index()];
@@ -293,9 +310,10 @@ impl<P: Packet> Engine<P> {
         }
         if kind != ethertype::IPV4 {
             if kind == ethertype::IPV6 {
-                lane.total = skim6(ip)?;
+                (lane.total, lane.proto) = skim6(ip)?;
                 lane.course = Course::Stateless6;
                 if let Some(mappings) = known.mappings(&self.plan, known.crosses6) {
+                    mappings.prefetch6(get128(ip, 8));
                     mappings.prefetch6(get128(ip, 24));
                 }
             }
@@ -307,15 +325,32 @@ impl<P: Packet> Engine<P> {
             lane.course = Course::Route4;
             return None;
         }
-        if known.is_stateless4 {
-            lane.course = Course::Stateless4;
-            if let Some(mappings) = known.mappings(&self.plan, known.crosses4) {
-                mappings.prefetch4(lane.addresses().1);
-            }
-            return None;
-        }
         let (source, destination) = lane.addresses();
-        let external = if self.plan.is_special4(destination) { self.external_at(destination)? } else { None };
+        if known.is_stateless4 {
+            lane.course = if known.has_state4 { Course::Translation4 } else { Course::Stateless4 };
+            if let Some(mappings) = known.mappings(&self.plan, known.crosses4) {
+                mappings.prefetch4(source);
+                mappings.prefetch4(destination);
+            }
+            if !known.has_state4 {
+                return None;
+            }
+        }
+        let special = if self.plan.is_special4(destination) { self.plan.target4(destination) } else { None };
+        let external = match special {
+            None => None,
+            Some(Target::Prefix(_) | Target::Cross(_)) => {
+                lane.course = Course::Translation4;
+                return None;
+            }
+            Some(target) => {
+                let external = target.external_id(destination);
+                if external.is_none() && !target.leads_out() {
+                    return None;
+                }
+                external
+            }
+        };
         let (shard, direction) = match external {
             #[allow(clippy::cast_possible_truncation)] // the upper half
             Some(id) => (self.owner(id, proto, (key.ports >> 16) as u16)?, Direction::Inbound),
@@ -325,23 +360,14 @@ impl<P: Packet> Engine<P> {
         (lane.shard, lane.direction) = (shard, direction);
         if !self.owns(shard) {
             // From inside to an external address it may have to be turned round first, by its sender's owner.
-            if external.is_none() || !known.is_inside {
+            if !known.is_stateless4 && (external.is_none() || !known.is_inside) {
                 lane.course = Course::Elsewhere;
             }
             return None;
         }
-        lane.course = Course::Session;
+        lane.course = if known.is_stateless4 { Course::Either4 } else { Course::Session };
         lane.hash = self.secret.flow_hash(key, proto);
         Some(self.shards[shard.index()].home_bucket(lane.hash))
-    }
-
-    /// The external address (by index) that a destination is, if it is one; none at all for what is special otherwise: our
-    /// own addresses and broadcasts.
-    #[inline(always)]
-    fn external_at(&self, destination: u32) -> Option<Option<u32>> {
-        let target = self.plan.target4(destination)?;
-        let external = target.external_id(destination);
-        (external.is_some() || target.leads_out()).then_some(external)
     }
 
     #[inline(never)]
@@ -359,6 +385,7 @@ impl<P: Packet> Engine<P> {
             is_inside: self.plan.policy.is_inside(zone),
             is_plain: self.plan.is_plain(zone),
             is_stateless4: self.plan.is_stateless4(zone),
+            has_state4: !self.plan.policy.is_plain(zone),
             crosses4: self.plan.crossings.from4(zone),
             crosses6: self.plan.crossings.from6(zone),
         })

@@ -10,7 +10,7 @@ use super::short::{Tally, readdress};
 use super::{Arrival, Engine, Output, Verdict};
 use crate::counters::{Drop, IcmpError};
 use crate::fragment::cut;
-use crate::packet::parse::{self, Fragment, Transport, View4, View6, ethertype};
+use crate::packet::parse::{self, Transport, View4, View6, ethertype};
 use crate::packet::{Packet, PacketPool};
 use crate::plan::{InterfaceId, Target};
 use crate::policy::crossing::Destination4;
@@ -24,12 +24,32 @@ use crate::translate::{exchange, mss, napt};
 
 /// Length of an IPv6 fragment header, in bytes.
 const FRAGMENT_HEADER: usize = 8;
+/// How much shorter an IPv4 header is than one of IPv6, in bytes.
+const SHORTER: u16 = 20;
 /// The most that a packet grows by at its front, in bytes: headers of IP and the link.
 const GROWTH: usize = 48;
 
 impl From<Refusal> for Verdict {
     fn from(refusal: Refusal) -> Self {
         Verdict::Drop(refusal.reason, refusal.error)
+    }
+}
+
+/// What becomes of a packet that does not cross, whose sender is told, or not, that it can't be translated. Of hops, routes and sizes it
+/// always is.
+const fn reported(verdict: Verdict, report: bool) -> Verdict {
+    match verdict {
+        Verdict::Drop(
+            reason,
+            Some((
+                IcmpError::Prohibited4
+                | IcmpError::Prohibited6
+                | IcmpError::SourceRouteFailed4
+                | IcmpError::ParameterProblem6,
+                _,
+            )),
+        ) if !report => Verdict::Drop(reason, None),
+        other => other,
     }
 }
 
@@ -40,7 +60,8 @@ impl<P: Packet> Engine<P> {
         let index = self.plan.crossings.from4(at.zone)?;
         let (crossing, spec) = self.plan.crossing(index)?;
         let destination = crossing.destination6(spec, view.destination, target)?;
-        Some(self.pass_to6(at, view, index, destination).unwrap_or_else(|verdict| verdict))
+        let report = spec.report_discards;
+        Some(self.pass_to6(at, view, index, destination).unwrap_or_else(|verdict| reported(verdict, report)))
     }
 
     #[inline(never)]
@@ -89,7 +110,8 @@ impl<P: Packet> Engine<P> {
         let index = self.plan.crossings.from6(at.zone)?;
         let (crossing, spec) = self.plan.crossing(index)?;
         let destination = crossing.destination4(spec, view.destination, target)?;
-        Some(self.pass_to4(at, view, index, destination).unwrap_or_else(|verdict| verdict))
+        let report = spec.report_discards;
+        Some(self.pass_to4(at, view, index, destination).unwrap_or_else(|verdict| reported(verdict, report)))
     }
 
     #[inline(never)]
@@ -103,7 +125,8 @@ impl<P: Packet> Engine<P> {
         let (_, spec) = self.plan.crossing(index).ok_or(Drop::NoRoute)?;
         let (ipv4, hairpin) = (spec.ipv4, spec.hairpin);
         let quoted = exchange::quoted6(at.packet.data(), view).map(|quoted| quoted.addresses);
-        let source = spec.to4(view.source).or_else(|| {
+        let own = spec.to4(view.source);
+        let source = own.or_else(|| {
             // A router in IPv6 (RFC 6791). By its address: two of them look different, and the same one the same.
             quoted?;
             spec.error_source4(self.secret.address_hash(view.source))
@@ -118,7 +141,10 @@ impl<P: Packet> Engine<P> {
         if let Some(reason) = martian4(source, destination) {
             return Err(reason.into());
         }
-        let plan = to4::examine(at.packet, view, |_, address| spec.to4(address))?;
+        let mut plan = to4::examine(at.packet, view, |_, address| spec.to4(address))?;
+        if own.is_none() {
+            plan.tell_source(at.packet, view);
+        }
         if view.hop_limit <= 1 {
             return Err(Verdict::Drop(Drop::TtlExceeded, Some((IcmpError::TimeExceeded6, 0))));
         }
@@ -212,55 +238,39 @@ impl<P: Packet> Engine<P> {
         Ok(Verdict::Transmit(to))
     }
 
-    /// The short way from IPv4 to IPv6, of a datagram that was read ahead; its destination means `target`. Gives the interface that it
-    /// leaves by. None, and nothing has happened: it takes the long one.
+    /// The short way from IPv4 to IPv6, of a datagram that was read ahead, to the destination that its own stands for. Gives the
+    /// interface that it leaves by. None, and nothing has happened: it takes the long one.
     #[inline(always)]
     pub(super) fn pass_cross4(
         &mut self,
         packet: &mut P,
         lane: &Lane,
-        target: Option<Target>,
+        index: u16,
+        to: u128,
         tally: &mut Tally,
     ) -> Option<InterfaceId> {
-        let (crossing, spec) = self.plan.crossing(self.plan.crossings.from4(lane.zone)?)?;
+        let (_, spec) = self.plan.crossing(index)?;
         let (source, destination) = lane.addresses();
-        let to = crossing.destination6(spec, destination, target)?;
         let from = spec.to6(Role::Source, source, None)?;
-        let l3 = usize::from(lane.l3);
-        let l4 = l3 + parse::IPV4;
-        let frame = packet.data();
-        let bytes = frame.len();
-        let header = frame.get(l3..)?.first_chunk::<{ parse::IPV4 }>()?;
-        let (protocol, transport) = match lane.proto {
-            Proto::Tcp => (parse::protocol::TCP, Transport::Tcp(0)),
-            _ => (parse::protocol::UDP, Transport::Udp),
-        };
-        let view = View4 {
-            l3,
-            l4,
-            end: l3 + usize::from(lane.total),
-            source,
-            destination,
-            source_port: 0,
-            destination_port: 0,
-            protocol,
-            ttl: header[8],
-            dont_fragment: header[6] & 0x40 != 0,
-            fragment: Fragment::Whole,
-            transport,
-        };
-        if packet.headroom() < GROWTH {
-            return None;
-        }
-        let plan = to6::examine(packet, &view, &spec.settings, |_, _| None).ok()?;
         let next_hop = self.plan.beyond6(to)?.next_hop(|interface| Neighbour::ipv6(interface, to))?;
         let (_, way) = self.neighbours.recent(&next_hop);
-        let fits = matches!(plan.fit(way.mtu, &spec.settings), Ok(None));
-        if !fits || self.zone(next_hop.interface()) != spec.ipv6 {
+        let l3 = usize::from(lane.l3);
+        let frame = packet.data();
+        let bytes = frame.len();
+        let head = frame.get(l3..)?.first_chunk::<{ parse::IPV4 + 8 }>()?;
+        // What may be cut up is, if it is longer than every way takes.
+        let may_be_cut = head[6] & 0x40 == 0;
+        let most = if may_be_cut { way.mtu.min(spec.settings.lowest_ipv6_mtu) } else { way.mtu };
+        let has_checksum = lane.proto == Proto::Tcp || parse::get16(head, parse::IPV4 + 6) != 0;
+        if usize::from(lane.total) + usize::from(SHORTER) > usize::from(most)
+            || !has_checksum
+            || packet.headroom() < GROWTH
+            || self.zone(next_hop.interface()) != spec.ipv6
+        {
             return None;
         }
-        let mtus = Mtus { v4: way.mtu, v6: way.mtu };
-        to6::translate(packet, &view, &plan, (from, to), mtus, &spec.settings, false)?;
+        let end = l3 + usize::from(lane.total);
+        to6::translate_plain(packet, l3, end, (source, destination), (from, to), &spec.settings)?;
         if !readdress(packet, l3, way) {
             return None;
         }
@@ -269,7 +279,7 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// The short way from IPv6 to IPv4, of a UDP datagram that was read ahead, or on, if it does not cross.
+    /// The short way from IPv6 to IPv4, of a datagram that was read ahead, or on, if it does not cross.
     #[inline(never)]
     pub(super) fn pass_cross6(
         &mut self,
@@ -292,29 +302,18 @@ impl<P: Packet> Engine<P> {
         if turns || (to.embedded && spec.is_barred(destination)) || martian4(from, to.address).is_some() {
             return None;
         }
-        let view = View6 {
-            l3,
-            l4: l3 + parse::IPV6,
-            end: l3 + usize::from(lane.total),
-            source,
-            destination,
-            source_port: 0,
-            destination_port: 0,
-            protocol: parse::protocol::UDP,
-            hop_limit: header[7],
-            fragment: Fragment::Whole,
-            transport: Transport::Udp,
-        };
-        let plan = to4::examine(packet, &view, |_, _| None).ok()?;
         let next_hop = self.plan.target4(to.address)?.next_hop(|interface| Neighbour::ipv4(interface, to.address))?;
         let (_, way) = self.neighbours.recent(&next_hop);
-        if !matches!(plan.fit(way.mtu), Ok(None)) || self.zone(next_hop.interface()) != spec.ipv4 {
+        let shorter = lane.total.checked_sub(SHORTER)?;
+        if shorter > way.mtu || self.zone(next_hop.interface()) != spec.ipv4 {
             return None;
         }
         let home = self.owned.first().unwrap_or(ShardId(0));
-        let identification = self.datagrams[home.index()].identifications.next(to.address, view.protocol);
-        let mtus = Mtus { v4: way.mtu, v6: way.mtu };
-        to4::translate(packet, &view, &plan, (from, to.address), identification, mtus, &spec.settings)?;
+        let identifications = &mut self.datagrams[home.index()].identifications;
+        let identification = identifications.next(to.address, header[6]);
+        let end = l3 + usize::from(lane.total);
+        let addresses = ((source, destination), (from, to.address));
+        to4::translate_plain(packet, l3, end, addresses.0, addresses.1, identification, &spec.settings)?;
         if !readdress(packet, l3, way) {
             return None;
         }

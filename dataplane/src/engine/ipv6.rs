@@ -1,10 +1,15 @@
 //! An IPv6 packet: its prefixes are exchanged where a rule says so, or it crosses to IPv4; or it is routed.
 
+use std::net::Ipv6Addr;
+
 use super::{Arrival, Engine, Verdict, is_for_many};
 use crate::counters::Drop;
 use crate::packet::Packet;
 use crate::packet::parse::{self, View6};
 use crate::plan::Target;
+
+/// The ICMPv6 type (RFC 4861 §4.3).
+const NEIGHBOUR_SOLICITATION: u8 = 135;
 
 impl<P: Packet> Engine<P> {
     pub(super) fn ipv6(&mut self, at: &mut Arrival<P>, view: &View6) -> Verdict {
@@ -34,6 +39,14 @@ impl<P: Packet> Engine<P> {
         if let Some(Target::Local(_)) = target {
             // Where the gateway's own addresses are mapped too, one may mean a host inside.
             return self.exchange6(at, view, target).unwrap_or(Verdict::Punt);
+        }
+        // Asked whether we still stand for an address of the link's (RFC 4861 §7.3.3); further than the link it does not go.
+        if icmp
+            && view.hop_limit == u8::MAX
+            && at.packet.data().get(view.l4) == Some(&NEIGHBOUR_SOLICITATION)
+            && interface.addresses.iter().any(|own| own.contains(Ipv6Addr::from_bits(view.destination).into()))
+        {
+            return Verdict::Punt;
         }
         if is_link_local(view.destination) || is_link_local(view.source) {
             return Drop::LinkLocal.into();

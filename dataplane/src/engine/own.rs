@@ -238,12 +238,15 @@ impl<P: Packet> Engine<P> {
     }
 }
 
-/// The source of an ICMP error: the first address of the interface that the packet came in by, else of any.
+/// The source of an ICMP error: the one that the file gives, else the first address of the interface that the packet came in by, else
+/// of any.
 fn error_source(plan: &Plan, ingress: InterfaceId, six: bool) -> Option<IpAddr> {
+    let is_of_family = |address: &IpAddr| address.is_ipv6() == six;
     let first = |interface: &crate::plan::InterfaceSpec| {
-        interface.addresses.iter().map(|prefix| prefix.address).find(|address| address.is_ipv6() == six)
+        interface.addresses.iter().map(|prefix| prefix.address).find(is_of_family)
     };
-    plan.interface(ingress).and_then(first).or_else(|| plan.spec.interfaces.iter().find_map(first))
+    let given = plan.spec.icmp.sources.iter().copied().find(is_of_family);
+    given.or_else(|| plan.interface(ingress).and_then(first)).or_else(|| plan.spec.interfaces.iter().find_map(first))
 }
 
 /// A packet of the pool for the host: `empty` bytes for the Ethernet header, then `content`.

@@ -3,7 +3,7 @@
 use super::{Arrival, Engine, Verdict};
 use crate::counters::{Drop, IcmpError};
 use crate::packet::Packet;
-use crate::packet::parse::{View4, View6};
+use crate::packet::parse::{Transport, View4, View6};
 use crate::plan::Target;
 use crate::policy::prefixes::{Exchange, Refusal};
 use crate::trace::RuleRef;
@@ -18,6 +18,12 @@ impl<P: Packet> Engine<P> {
     #[inline(always)]
     pub(super) fn exchange4(&mut self, at: &mut Arrival<P>, view: &View4, target: Option<Target>) -> Option<Verdict> {
         match self.plan.exchange(at.zone, (view.source, view.destination), target) {
+            Ok(None) if view.transport == Transport::IcmpError => {
+                let quoted = exchange::quoted4(at.packet.data(), view)?.addresses.1;
+                let addresses = (view.source, view.destination);
+                let exchange = self.plan.exchange_of_error(at.zone, addresses, quoted, target)?;
+                Some(self.pass_exchanged4(at, view, &exchange))
+            }
             Ok(None) => None,
             Ok(Some(exchange)) => Some(self.pass_exchanged4(at, view, &exchange)),
             // Bits are kept whatever they are.
@@ -56,6 +62,12 @@ impl<P: Packet> Engine<P> {
     #[inline(always)]
     pub(super) fn exchange6(&mut self, at: &mut Arrival<P>, view: &View6, target: Option<Target>) -> Option<Verdict> {
         match self.plan.exchange(at.zone, (view.source, view.destination), target) {
+            Ok(None) if view.transport == Transport::IcmpError => {
+                let quoted = exchange::quoted6(at.packet.data(), view)?.addresses.1;
+                let addresses = (view.source, view.destination);
+                let exchange = self.plan.exchange_of_error(at.zone, addresses, quoted, target)?;
+                Some(self.pass_exchanged6(at, view, &exchange))
+            }
             Ok(None) => None,
             Ok(Some(exchange)) => Some(self.pass_exchanged6(at, view, &exchange)),
             Err(refusal) => Some(refused6(refusal)),

@@ -41,6 +41,10 @@ impl Deadlines {
     }
 }
 
+/// No translator without state covers a packet.
+#[derive(Clone, Copy, Debug)]
+struct Uncovered;
+
 /// What a burst's short ways have counted.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -83,35 +87,59 @@ impl<P: Packet> Engine<P> {
         tally: &mut Tally,
         out: &mut Output<P>,
     ) -> Option<P> {
+        let state = (now, deadlines);
         let sent = match lane.course {
-            Course::Session if lane.guess != NONE => self.pass_session(&mut packet, lane, (now, deadlines), tally),
-            Course::Session => match self.pass_new(&mut packet, lane, (now, deadlines), tally) {
-                Ok(sent) => sent,
-                Err(reason) => {
-                    self.tally_ingress(lane.ingress, packet.data().len(), tally);
-                    self.drop(packet, reason, out);
-                    return None;
+            Course::Session => self.pass_state(&mut packet, lane, state, tally),
+            Course::Route4 => Ok(self.pass_route4(&mut packet, lane, tally)),
+            Course::Stateless4 | Course::Either4 | Course::Translation4 => {
+                match (self.pass_stateless4(&mut packet, lane, tally), lane.course) {
+                    (Ok(sent), _) => Ok(sent),
+                    (Err(Uncovered), Course::Stateless4) => Ok(self.pass_route4(&mut packet, lane, tally)),
+                    (Err(Uncovered), Course::Either4) => self.pass_state(&mut packet, lane, state, tally),
+                    (Err(Uncovered), _) => Ok(None),
                 }
-            },
-            Course::Route4 => self.pass_route4(&mut packet, lane, tally),
-            Course::Stateless4 => self.pass_stateless4(&mut packet, lane, tally),
-            Course::Stateless6 => match self.plan.crossings.from6(lane.zone) {
+            }
+            Course::Stateless6 => Ok(match self.plan.crossings.from6(lane.zone) {
                 None => self.pass_route6(&mut packet, lane, tally),
                 Some(index) => self.pass_cross6(&mut packet, lane, index, tally),
-            },
+            }),
             Course::Elsewhere if self.is_still(lane) => {
                 self.tally_ingress(lane.ingress, packet.data().len(), tally);
                 self.hand_over(packet, port, lane.shard, Passage::FIRST, out);
                 return None;
             }
-            Course::Elsewhere | Course::Long => None,
+            Course::Elsewhere | Course::Long => Ok(None),
         };
         match sent {
-            Some(interface) => {
+            Ok(Some(interface)) => {
                 out.transmit.push((interface, packet));
                 None
             }
-            None => Some(packet),
+            Ok(None) => Some(packet),
+            Err(reason) => {
+                self.tally_ingress(lane.ingress, packet.data().len(), tally);
+                self.drop(packet, reason, out);
+                None
+            }
+        }
+    }
+
+    /// A packet that belongs to a session, or has none yet.
+    ///
+    /// # Errors
+    /// Those of [`Engine::pass_new`].
+    #[inline(always)]
+    fn pass_state(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        state: (Time, &Deadlines),
+        tally: &mut Tally,
+    ) -> Result<Option<InterfaceId>, Drop> {
+        if lane.guess == NONE {
+            self.pass_new(packet, lane, state, tally)
+        } else {
+            Ok(self.pass_session(packet, lane, state, tally))
         }
     }
 
@@ -276,7 +304,7 @@ impl<P: Packet> Engine<P> {
         }
         let target = self.plan.target4(destination)?;
         if let Target::Prefix(_) = target {
-            return self.pass_stateless4(packet, lane, tally);
+            return self.pass_stateless4(packet, lane, tally).unwrap_or(None);
         }
         let next_hop = target.next_hop(|interface| Neighbour::ipv4(interface, destination))?;
         let (_, way) = self.neighbours.recent(&next_hop);
@@ -296,20 +324,46 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// A packet from a zone where IPv4 may be translated without state. What keeps state there takes the long way.
+    /// A packet that may be translated without state.
+    ///
+    /// # Errors
+    /// It is not.
     #[inline(never)]
-    fn pass_stateless4(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
+    fn pass_stateless4(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        tally: &mut Tally,
+    ) -> Result<Option<InterfaceId>, Uncovered> {
         let (source, destination) = lane.addresses();
-        let l3 = usize::from(lane.l3);
         // A segment that opens a connection may have to be clamped.
-        let opens = lane.proto == Proto::Tcp && packet.data().get(l3 + IPV4 + 13)? & tcp_flags::SYN != 0;
+        let flags = packet.data().get(usize::from(lane.l3) + IPV4 + 13).copied().unwrap_or(0);
+        let opens = lane.proto == Proto::Tcp && flags & tcp_flags::SYN != 0;
         if opens || martian4(source, destination).is_some() {
-            return None;
+            return Ok(None);
         }
         let target = self.plan.target4(destination);
-        let Some(exchange) = self.plan.exchange(lane.zone, (source, destination), target).ok()? else {
-            return self.pass_cross4(packet, lane, target, tally);
-        };
+        match self.plan.exchange(lane.zone, (source, destination), target) {
+            Ok(Some(exchange)) => Ok(self.pass_exchange4(packet, lane, &exchange, tally)),
+            Err(_) => Ok(None),
+            Ok(None) => {
+                let index = self.plan.crossings.from4(lane.zone).ok_or(Uncovered)?;
+                let to = self.plan.crossing(index).and_then(|(it, spec)| it.destination6(spec, destination, target));
+                Ok(self.pass_cross4(packet, lane, index, to.ok_or(Uncovered)?, tally))
+            }
+        }
+    }
+
+    /// A packet whose prefixes are exchanged.
+    #[inline(always)]
+    fn pass_exchange4(
+        &mut self,
+        packet: &mut P,
+        lane: &Lane,
+        exchange: &Exchange<u32>,
+        tally: &mut Tally,
+    ) -> Option<InterfaceId> {
+        let (source, destination) = lane.addresses();
         let (from, to) = ((source, destination), exchange.to);
         let next_hop = exchange.target?.next_hop(|interface| Neighbour::ipv4(interface, to.1))?;
         let (_, way) = self.neighbours.recent(&next_hop);
@@ -326,10 +380,7 @@ impl<P: Packet> Engine<P> {
         let sum = change.apply(Delta::apply_hop(get16(head, 10), 0, 0));
         head[8] = head[8].wrapping_sub(1);
         put16(head, 10, sum);
-        let at = IPV4 + if lane.proto == Proto::Udp { 6 } else { 16 };
-        let sum = ip.get_mut(at..)?.first_chunk_mut::<2>()?;
-        let old = u16::from_be_bytes(*sum);
-        *sum = if lane.proto == Proto::Udp { change.apply_udp(old) } else { change.apply(old) }.to_be_bytes();
+        follow(ip.get_mut(IPV4..)?, lane.proto, change);
         for (count, counts) in tally.exchanged[exchange.translator as usize].iter_mut().zip(exchange.directions()) {
             *count += u64::from(counts);
         }
@@ -337,7 +388,7 @@ impl<P: Packet> Engine<P> {
         Some(way.interface)
     }
 
-    /// A UDP datagram over IPv6, whose prefixes may be exchanged.
+    /// A packet of IPv6, whose prefixes may be exchanged.
     #[inline(never)]
     pub(super) fn pass_route6(&mut self, packet: &mut P, lane: &Lane, tally: &mut Tally) -> Option<InterfaceId> {
         let l3 = usize::from(lane.l3);
@@ -361,7 +412,8 @@ impl<P: Packet> Engine<P> {
             return None;
         }
         let bytes = packet.data().len();
-        let head = reframe(packet, lane, way)?.first_chunk_mut::<{ IPV6 + 8 }>()?;
+        let ip = reframe(packet, lane, way)?;
+        let head = ip.first_chunk_mut::<IPV6>()?;
         head[7] = head[7].wrapping_sub(1);
         if let Some(exchange) = exchange {
             let Exchange { to, translator, .. } = exchange;
@@ -370,8 +422,7 @@ impl<P: Packet> Engine<P> {
             // The others leave the checksum as it is (RFC 6296 §2.6).
             if translator == Translator::Netmap {
                 let change = Delta::NONE.wide(source, to.0).wide(destination, to.1);
-                let sum = change.apply_udp(get16(head, IPV6 + 6));
-                put16(head, IPV6 + 6, sum);
+                follow(ip.get_mut(IPV6..)?, lane.proto, change);
             }
             for (count, counts) in tally.exchanged[translator as usize].iter_mut().zip(exchange.directions()) {
                 *count += u64::from(counts);
@@ -425,6 +476,18 @@ impl<P: Packet> Engine<P> {
             counters.received_packets.add(packets);
             counters.received_bytes.add(bytes);
         }
+    }
+}
+
+/// Lets the checksum of a TCP or UDP datagram follow a change of its addresses.
+#[inline(always)]
+fn follow(datagram: &mut [u8], proto: Proto, change: Delta) {
+    if proto == Proto::Udp {
+        let sum = change.apply_udp(get16(datagram, 6));
+        put16(datagram, 6, sum);
+    } else {
+        let sum = change.apply(get16(datagram, 16));
+        put16(datagram, 16, sum);
     }
 }
 

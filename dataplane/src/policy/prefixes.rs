@@ -5,6 +5,8 @@
 //! their own ([`Target::Prefix`]), so a more specific route leads past them. From inside to an outside prefix both ends are
 //! exchanged, and the packet is turned round (RFC 6296 §4.3).
 
+use std::net::IpAddr;
+
 use crate::counters::Translator;
 use crate::plan::{IpPrefix, Plan, PrefixKind, PrefixRule, Spec, Target, ZoneId};
 use crate::translate::Unmapped;
@@ -115,7 +117,7 @@ struct Covered<A> {
 }
 
 /// A rule, ready for use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Rule<A: Address> {
     /// Its place in [`Spec::prefixes`].
     index: u16,
@@ -125,6 +127,8 @@ struct Rule<A: Address> {
     outside: Covered<A>,
     /// The gateway's own addresses are mapped like any other.
     maps_own: bool,
+    /// Otherwise those of the inside prefix, which are not.
+    own: Box<[A]>,
     translator: Translator,
     map: A::Map,
 }
@@ -226,6 +230,8 @@ impl Prefixes {
                 PrefixKind::Netmap => Translator::Netmap,
             };
             let maps_own = kind == PrefixKind::Map66 { maps_own: true };
+            let own = spec.interfaces.iter().flat_map(|interface| &interface.addresses).map(|it| it.address);
+            let own = own.filter(|&address| !maps_own && inside.contains(address));
             match (bits(inside), bits(outside)) {
                 ((Bits::Six(from_net), from_host), (Bits::Six(to_net), to_host)) => {
                     let netmap = || Some(Map6::Netmap(Netmap::<u128>::new(from_net, to_net, inside.len)));
@@ -240,7 +246,12 @@ impl Prefixes {
                     let Some(map) = map else { continue };
                     let inside = Covered { prefix: from_net, host: from_host };
                     let outside = Covered { prefix: to_net, host: to_host };
-                    all.six.rules.push(Rule { index, from, to, inside, outside, maps_own, translator, map });
+                    let own = own.filter_map(|it| match it {
+                        IpAddr::V6(it) => Some(it.to_bits()),
+                        IpAddr::V4(_) => None,
+                    });
+                    let own = own.collect();
+                    all.six.rules.push(Rule { index, from, to, inside, outside, maps_own, own, translator, map });
                 }
                 ((Bits::Four(from_net), from_host), (Bits::Four(to_net), to_host)) => {
                     #[allow(clippy::cast_possible_truncation)] // of a prefix of IPv4
@@ -248,7 +259,12 @@ impl Prefixes {
                     let map = Netmap::<u32>::new(from_net, to_net, inside.len);
                     let inside = Covered { prefix: from_net, host: from_host };
                     let outside = Covered { prefix: to_net, host: to_host };
-                    all.four.rules.push(Rule { index, from, to, inside, outside, maps_own, translator, map });
+                    let own = own.filter_map(|it| match it {
+                        IpAddr::V4(it) => Some(it.to_bits()),
+                        IpAddr::V6(_) => None,
+                    });
+                    let own = own.collect();
+                    all.four.rules.push(Rule { index, from, to, inside, outside, maps_own, own, translator, map });
                 }
                 _ => {}
             }
@@ -295,12 +311,10 @@ enum Bits {
 /// A prefix's bits, and those behind it.
 fn bits(prefix: IpPrefix) -> (Bits, u128) {
     match prefix.network().address {
-        std::net::IpAddr::V4(address) => {
+        IpAddr::V4(address) => {
             (Bits::Four(address.to_bits()), u32::MAX.checked_shr(prefix.len.into()).unwrap_or(0).into())
         }
-        std::net::IpAddr::V6(address) => {
-            (Bits::Six(address.to_bits()), u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0))
-        }
+        IpAddr::V6(address) => (Bits::Six(address.to_bits()), u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0)),
     }
 }
 
@@ -309,7 +323,7 @@ impl Plan {
     ///
     /// # Errors
     /// A rule covers it, and an address has no counterpart.
-    #[inline]
+    #[inline(always)]
     pub fn exchange<A: Address>(
         &self,
         zone: ZoneId,
@@ -344,7 +358,7 @@ impl Plan {
         let Some(to) = target.and_then(|target| self.egress_zone(target)) else { return Ok(None) };
         let Some(outward) = rules.outbound(zone, to, source) else { return Ok(None) };
         // One of our own on that side is what it is.
-        if !outward.maps_own && matches!(source.target(self), Some(Target::Local(_))) {
+        if outward.own.contains(&source) {
             return Ok(None);
         }
         let outside = self.outbound(Some(outward), source)?;
@@ -356,6 +370,22 @@ impl Plan {
             by: (Some(outward.index), None),
             zone: to,
         }))
+    }
+
+    /// The exchange of an ICMP error from `zone` whose own addresses no rule covers, about a packet that was delivered to `quoted`: its
+    /// destination means `target`. None: no rule covers that either.
+    #[must_use]
+    pub fn exchange_of_error<A: Address>(
+        &self,
+        zone: ZoneId,
+        addresses: Pair<A>,
+        quoted: A,
+        target: Option<Target>,
+    ) -> Option<Exchange<A>> {
+        let to = self.egress_zone(target?)?;
+        let rule = A::rules(&self.prefixes).outbound(zone, to, quoted).filter(|rule| !rule.own.contains(&quoted))?;
+        let (rule, translator) = (rule.index, rule.translator);
+        Some(Exchange { to: addresses, target, rule, translator, by: (Some(rule), None), zone: to })
     }
 
     fn outbound<A: Address>(&self, rule: Option<&Rule<A>>, source: A) -> Result<A, Refusal> {

@@ -414,6 +414,9 @@ impl Report<'_> {
         if !icmp.silent.is_empty() {
             table.row([&"none on", &list(icmp.silent.iter().map(|&interface| &self.interface(interface).name))]);
         }
+        if !icmp.sources.is_empty() {
+            table.row([&"from", &list(icmp.sources.iter())]);
+        }
         table
     }
 

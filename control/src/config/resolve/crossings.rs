@@ -107,6 +107,7 @@ impl Resolver<'_> {
                 settings,
                 error_sources,
                 error_prefix,
+                report_discards: it.report_discards.0,
             });
         }
         read

@@ -1,5 +1,6 @@
 //! `timers` and `icmp`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::plan::{IcmpPolicy, Timers};
@@ -72,6 +73,21 @@ impl Resolver<'_> {
         let silent =
             silent.filter_map(|(i, Text(name))| self.interface(format_args!("icmp.silent[{i}]"), name)).collect();
         let (Text(Number(rate)), Text(Number(burst))) = (icmp.rate, icmp.burst);
-        self.spec.icmp = IcmpPolicy { rate, burst, silent };
+        let mut sources: Vec<IpAddr> = Vec::new();
+        for (i, &Text(address)) in icmp.sources.iter() {
+            let own = self.spec.interfaces.iter().flat_map(|interface| &interface.addresses);
+            let is_own = own.map(|it| it.address).any(|it| it == address);
+            let key = format!("icmp.sources[{i}]");
+            if let Some(other) = sources.iter().find(|it| it.is_ipv6() == address.is_ipv6()) {
+                self.problem(&key, format_args!("there is {other} of the same family already; give one for each"));
+            } else if !is_own {
+                self.problem(
+                    &key,
+                    format_args!("{address} is no address of the gateway's; add it to an interface's `addresses:`"),
+                );
+            }
+            sources.push(address);
+        }
+        self.spec.icmp = IcmpPolicy { rate, burst, silent, sources };
     }
 }

@@ -1,5 +1,6 @@
 //! ICMP errors. The packet that one quotes is translated like any packet, but for its hops; it may be cut off anywhere behind its
-//! IP header (RFC 7915 §4.3, §5.3). What stands behind it goes along unread (RFC 4884).
+//! IP header (RFC 7915 §4.3, §5.3). What stands behind it goes along (RFC 4884). An error from a router in IPv6 that has no address
+//! of its own in IPv4 tells its IPv6 address there, in an interface information object (RFC 5837, RFC 6791 §4).
 
 use super::chain::Chain;
 use super::header::{FRAGMENT, Header4, Header6, field6, has_room, reframe};
@@ -7,7 +8,7 @@ use super::icmp::{self, Equivalent, Rest};
 use super::{Mtus, Settings, to4, to6, transport};
 use crate::counters::Drop;
 use crate::packet::Packet;
-use crate::packet::checksum::{checksum, fold, sum};
+use crate::packet::checksum::{Delta, checksum, fold, sum, sum128};
 use crate::packet::error::{ERROR4_MAX, ERROR6_MAX};
 use crate::packet::parse::{IPV4, IPV6, View4, View6, get16, get32, get128, protocol, put16, put32};
 use crate::translate::eam::Role;
@@ -16,6 +17,14 @@ use crate::translate::eam::Role;
 const ICMP: usize = 8;
 /// The least length of a quoted packet with something behind it, in bytes (RFC 4884 §4).
 const EXTENDED_MIN: usize = 128;
+
+/// Length of the header of an error's extensions, and of an interface information object with an IPv6 address, in bytes.
+const EXTENSION: usize = 4;
+const INTERFACE: usize = 24;
+/// The most of extensions that an ICMPv4 error has room for behind the shortest quoted packet, in bytes.
+const EXTENSIONS_MAX: usize = ERROR4_MAX - IPV4 - ICMP - EXTENDED_MIN;
+/// The class of interface information objects.
+const INTERFACE_CLASS: u8 = 2;
 
 /// What an ICMP error looks like afterwards: headers, as much of the quoted packet as there is room for, and extensions.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +39,8 @@ pub(super) struct Layout {
     /// Offset in the frame of the extensions, of which that many bytes go behind the zeros.
     extensions: usize,
     extensions_kept: usize,
+    /// How many bytes are added behind them.
+    added: usize,
     /// How long the quoted packet is with its zeros, in units of the family; zero if nothing is behind it.
     attribute: u8,
 }
@@ -49,18 +60,24 @@ const V6: Family = Family { header: IPV6, max: ERROR6_MAX, unit: 8 };
 
 impl Layout {
     /// Of a quoted packet whose header will have `quoted` bytes, and whose payload lies in `stays..quote_end` of the frame, before
-    /// extensions up to `end` that are kept or not.
-    fn new(family: &Family, quoted: usize, (stays, quote_end, end): (usize, usize, usize), keep: bool) -> Self {
+    /// extensions up to `end` that are kept or not, and `added` bytes, for which there is room ([`EXTENSIONS_MAX`]).
+    fn new(
+        family: &Family,
+        quoted: usize,
+        (stays, quote_end, end): (usize, usize, usize),
+        keep: bool,
+        added: usize,
+    ) -> Self {
         let room = family.max - family.header - ICMP;
         let len = quoted + (quote_end - stays);
-        let extensions = if keep { end - quote_end } else { 0 };
+        let extensions = if keep { end - quote_end } else { 0 } + added;
         let (len, padded, extensions_kept) = if extensions == 0 {
             (len.min(room), len.min(room), 0)
         } else {
             // Rather less of the packet than of what a router has added.
             let most = (room.saturating_sub(extensions) / family.unit * family.unit).max(EXTENDED_MIN);
             let padded = len.next_multiple_of(family.unit).clamp(EXTENDED_MIN, most);
-            (len.min(padded), padded, extensions.min(room - padded))
+            (len.min(padded), padded, extensions.min(room - padded).saturating_sub(added))
         };
         Layout {
             headers: family.header + ICMP + quoted,
@@ -69,18 +86,19 @@ impl Layout {
             padding: padded - len,
             extensions: quote_end,
             extensions_kept,
+            added,
             attribute: if extensions == 0 { 0 } else { u8::try_from(padded / family.unit).unwrap_or(0) },
         }
     }
 
     /// Length of the packet, in bytes.
     pub fn len(&self) -> usize {
-        self.headers + self.kept + self.padding + self.extensions_kept
+        self.headers + self.kept + self.padding + self.extensions_kept + self.added
     }
 
     /// Where it ends in the frame, before that is moved.
     fn end(&self) -> usize {
-        self.stays + self.kept + self.padding + self.extensions_kept
+        self.stays + self.kept + self.padding + self.extensions_kept + self.added
     }
 
     /// Whether the buffer of a packet that ends at `end` of its frame has the room.
@@ -89,7 +107,7 @@ impl Layout {
         self.end().saturating_sub(end) <= behind && has_room(packet, l3, self.stays, self.headers)
     }
 
-    /// Puts everything in place but the headers, for which there is room then, at `l3`. Gives the frame from there on.
+    /// Puts everything in place but the headers and what is added, for which there is room then, at `l3`. Gives the frame from there on.
     fn apply<'a, P: Packet>(&self, packet: &'a mut P, l3: usize, end: usize) -> Option<&'a mut [u8]> {
         packet.truncate(end);
         if self.end() > end && !packet.append(self.end() - end) {
@@ -170,7 +188,7 @@ impl Error6 {
         let source = address(Role::QuotedSource, get32(header, 12)).ok_or(Drop::QuoteAddress)?;
         let quoted = IPV6 + if field & 0x3fff == 0 { 0 } else { FRAGMENT };
         let keep = icmp::is_extensible6(equivalent.kind);
-        let layout = Layout::new(&V6, quoted, (start + len, quote_end, view.end), keep);
+        let layout = Layout::new(&V6, quoted, (start + len, quote_end, view.end), keep, 0);
         if !layout.fits(packet, view.l3, view.end) {
             return Err(Drop::NoRoom);
         }
@@ -285,11 +303,26 @@ impl Error4 {
         let destination = address(Role::QuotedDestination, get128(header, 24)).ok_or(Drop::QuoteAddress)?;
         let source = address(Role::QuotedSource, get128(header, 8)).ok_or(Drop::QuoteAddress)?;
         let keep = equivalent.rest == Rest::Unused && icmp::is_extensible4(equivalent.kind);
-        let layout = Layout::new(&V4, IPV4, (chain.end, quote_end, view.end), keep);
+        let layout = Layout::new(&V4, IPV4, (chain.end, quote_end, view.end), keep, 0);
         if !layout.fits(packet, view.l3, view.end) {
             return Err(Drop::NoRoom);
         }
         Ok(Error4 { layout, equivalent, icmp: at, chain, addresses: (source, destination) })
+    }
+
+    /// Lets it tell its source, if there is room.
+    pub fn tell_source<P: Packet>(&mut self, packet: &P, view: &View6) {
+        let frame = packet.data();
+        let Layout { stays, extensions: at, extensions_kept: kept, .. } = self.layout;
+        let before = frame.get(at..at + kept).unwrap_or(&[]);
+        let added = if kept == 0 { EXTENSION } else { 0 } + INTERFACE;
+        let may_grow = icmp::is_extensible4(self.equivalent.kind) && (kept == 0 || tells_no_interface(before));
+        if may_grow && kept + added <= EXTENSIONS_MAX && at + kept <= view.end {
+            let layout = Layout::new(&V4, IPV4, (stays, at, at + kept), true, added);
+            if layout.fits(packet, view.l3, view.end) {
+                self.layout = layout;
+            }
+        }
     }
 
     /// `outer` is its IP header, but for the protocol.
@@ -338,9 +371,14 @@ impl Error4 {
         let new = self.layout.apply(packet, view.l3, view.end)?;
         outer.write_to(new);
         let message = new.get_mut(IPV4..IPV4 + len)?;
+        if self.layout.added > 0 {
+            let at = len - self.layout.added - self.layout.extensions_kept;
+            write_interface(message.get_mut(at..)?, self.layout.extensions_kept, view.source);
+        }
         message.get_mut(..ICMP)?.copy_from_slice(&[self.equivalent.kind, self.equivalent.code, 0, 0, 0, 0, 0, 0]);
+        message[5] = self.layout.attribute;
         match self.equivalent.rest {
-            Rest::Unused => message[5] = self.layout.attribute,
+            Rest::Unused => {}
             Rest::Pointer(pointer) => message[4] = pointer,
             Rest::Mtu => {
                 let mtu = icmp::fragmentation_needed_mtu(get32(&old, 4), chain.fragment.is_some(), mtus);
@@ -350,6 +388,39 @@ impl Error4 {
         inner.write_to(message.get_mut(ICMP..)?);
         write_checksum(message, 0, before);
         Some(view.l3 + IPV4)
+    }
+}
+
+/// Whether extensions can be read to their end, and none of their objects tells of an interface.
+fn tells_no_interface(extensions: &[u8]) -> bool {
+    let Some(([version, ..], mut objects)) = extensions.split_first_chunk::<EXTENSION>() else { return false };
+    while let Some(&[high, low, class, _]) = objects.first_chunk() {
+        match objects.get(usize::from(u16::from_be_bytes([high, low]))..) {
+            Some(rest) if rest.len() + EXTENSION <= objects.len() && class != INTERFACE_CLASS => objects = rest,
+            _ => return false,
+        }
+    }
+    version >> 4 == 2 && objects.is_empty()
+}
+
+/// Adds the object with an IPv6 address to extensions of `before` bytes; to none, with their header before it.
+fn write_interface(extensions: &mut [u8], before: usize, address: u128) {
+    // Of 24 bytes: the interface that the datagram came by, by its address (RFC 5837 §4.1), which is of IPv6 (§4.2).
+    let head = [0, 24, INTERFACE_CLASS, 0x04, 0, 2, 0, 0];
+    let sum = sum(0, &head) + sum128(address);
+    let at = if before == 0 { EXTENSION } else { before };
+    if before == 0 {
+        let header = 0x2000_u16;
+        let checksum = !fold(u32::from(header) + sum);
+        put16(extensions, 0, header);
+        put16(extensions, 2, checksum);
+    } else if get16(extensions, 2) != 0 {
+        let checksum = Delta::NONE.sums(0, sum).apply(get16(extensions, 2));
+        put16(extensions, 2, checksum);
+    }
+    if let Some(object) = extensions.get_mut(at..at + INTERFACE) {
+        object[..8].copy_from_slice(&head);
+        object[8..].copy_from_slice(&address.to_be_bytes());
     }
 }
 

@@ -101,6 +101,16 @@ fn examine_special<P: Packet>(
 }
 
 impl To4 {
+    /// Lets an ICMP error tell its source, if there is room: for an error whose source has no IPv4 address of its own (RFC 6791
+    /// §4).
+    pub fn tell_source<P: Packet>(&mut self, packet: &P, view: &View6) {
+        if let What::Error(_, error) = &mut self.what {
+            error.tell_source(packet, view);
+            self.len = error.layout.len();
+            self.total = self.len + (IPV6 - IPV4);
+        }
+    }
+
     /// Whether the next link takes it, whose MTU is given in bytes: whole, or cut into packets of the length that is returned, by
     /// [`crate::fragment::cut`].
     ///

@@ -50,6 +50,13 @@ impl Length {
         Ok(most)
     }
 
+    /// Says what is tried, where a trial takes long.
+    pub fn tell(self, what: &str, rate: f64) {
+        if self.trial >= Duration::from_secs(10) {
+            eprintln!("{what}: a trial at {:.3} Mpps", rate / 1e6);
+        }
+    }
+
     /// For the tester's own test: no longer than a second.
     fn brief(self) -> Self {
         let second = Duration::from_secs(1);
@@ -163,6 +170,7 @@ fn measure(
         // What loses nothing loses less than a thousandth.
         for (what, tolerance) in [("throughput, no loss", 0.0), ("throughput, loss of 0.1 %", 0.001)] {
             let passes = |rate| {
+                length.tell(&format!("{what}, {name}"), rate);
                 let packets = packets(rate, length.trial.as_secs_f64());
                 let trial = generator.passes(*gateway, traffic, rate, packets, tolerance)?;
                 gaps.push(micros(trial.gap));
@@ -173,6 +181,7 @@ fn measure(
         }
     }
     let mut trial = |traffic: &mut Both, rate: f64, time: Duration| -> Result<Trial> {
+        length.tell(&format!("latency and loss, {name}"), rate);
         let trial = generator.pace_again(*gateway, traffic, rate, packets(rate, time.as_secs_f64()))?;
         gaps.push(micros(trial.gap));
         Ok(trial)
