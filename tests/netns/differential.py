@@ -343,6 +343,9 @@ def is_tiny(packet: bytes) -> bool:
     return found is not None and found.fragment == "first" and found.protocol == TCP and len(packet) < found.at + 20
 
 
+UNCOVERED = "error of a sender that no rule covers"
+
+
 def by_npt(what: Comparison, item: Item) -> tuple[str, list[bytes]]:
     """What ip6t_NPT makes of a datagram, and the name of what is different about that."""
     reasons = {
@@ -353,8 +356,11 @@ def by_npt(what: Comparison, item: Item) -> tuple[str, list[bytes]]:
         "error": "quote behind extension headers",
     }
     reason = next((name for trait, name in reasons.items() if trait in item.traits), "")
+    if {"error", "uncovered"} <= item.traits:
+        reason = UNCOVERED
     made = [
-        translated(what.exchange, packet, item.outbound, lenient=True, quotes=packet[6] == ICMP_V6) for packet in item.packets
+        translated(what.exchange, packet, item.outbound, lenient=True, quotes=packet[6] == ICMP_V6, alone=False)
+        for packet in item.packets
     ]
     return reason, [packet for packet in made if packet is not None]
 
@@ -377,7 +383,7 @@ def by_conntrack(what: Comparison, item: Item) -> tuple[str, list[bytes]]:
     if "empty fragment" in traits:
         return "empty fragment", []
     if "uncovered" in traits:
-        return reason, [routed(whole)]
+        return UNCOVERED if "error" in traits else reason, [routed(whole)]
     if "error" in traits and found.protocol == ICMP_OF[what.version]:
         if "unknown flow" in traits:
             return "error about an unknown flow", [routed(whole)]
@@ -399,7 +405,7 @@ def by_conntrack(what: Comparison, item: Item) -> tuple[str, list[bytes]]:
         reason = "DCCP" if found.protocol == DCCP else "SCTP"
     if "unusual header" in traits:
         reason = "transport behind an unusual header"
-    made = translated(what.exchange, whole, item.outbound, extensions=BEHIND, untouched={DCCP})
+    made = translated(what.exchange, whole, item.outbound, alone=False, extensions=BEHIND, untouched={DCCP})
     assert made is not None
     if found.protocol == SCTP:
         at = found.at + 8

@@ -374,7 +374,7 @@ def _data_centre_fragments(scene: Scene) -> Seen:
 
 @FILES.test("siit-dc.yaml: a table of 100,000 mappings is replaced five times under traffic, and nothing is lost")
 def _data_centre_table(scene: Scene) -> Seen:
-    rows = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255},2001:db8:12:1::{n:x}" for n in range(1, 100_000)]
+    rows = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255},2001:db8:12:1::{n >> 16:x}:{n & 0xFFFF:x}" for n in range(1, 100_000)]
     later, times, packets = "203.0.113.30", 5, 5000
     with Site(scene, "siit-dc") as here, ThreadPoolExecutor() as pool:
         client, server = data_centre(here)

@@ -409,7 +409,7 @@ def _reload(scene: Scene) -> Seen:
 @PREFIX.test("prefix: turnpikectl renumbers an outside prefix at run time, a reload keeps it, and unset gives the file's back")
 def _renumber(scene: Scene) -> Seen:
     lab, gateway = scene.lab, turnpike(scene)
-    former = 'turnpike_drops_total{reason="prefix-former"}'
+    former = 'turnpike_drops_total{function="prefix",reason="prefix-former"}'
     before = gateway.metrics()[former]
     with sockets() as use:
         inside, server = use(end_at(lab.h1, SIX.h1)), use(end_at(lab.server, SIX.server))

@@ -150,16 +150,18 @@ def translated(
     *,
     lenient: bool = False,
     quotes: bool = True,
+    alone: bool = True,
     extensions: Collection[int] = EXTENSIONS,
     untouched: Collection[int] = (),
 ) -> bytes | None:
     """What leaves when a packet comes that is not dropped for anything else: None if an address has no counterpart. The keywords
-    are for those who do it otherwise: without quotes, behind other extension headers, without some protocols' checksums."""
+    are for those who do it otherwise: without quotes, or those of senders that are not translated, behind other extension headers,
+    without some protocols' checksums."""
     start, size = ends(packet)
     at = start if outbound else start + size
     old = packet[at : at + size]
     if not exchange.covers(old, outbound):
-        return routed(packet)
+        return requoted(exchange, packet, lenient) if outbound and alone else routed(packet)
     address = exchange.map(old, outbound, lenient)
     if address is None:
         return None
@@ -181,6 +183,16 @@ def translated(
             adjust(new, found.at + place, change + message, found.protocol)
     if size == 4:
         head_right(new)
+    return bytes(new)
+
+
+def requoted(exchange: Exchange, packet: bytes, lenient: bool) -> bytes:
+    """An outbound packet whose source stays as it is: what it quotes, if it is an ICMP error, is as its receiver knows it."""
+    new, found = bytearray(routed(packet)), layout(packet)
+    if found and quoted(packet, found) is not None:
+        before = words(bytes(new[found.at + 4 :]))
+        requote(exchange, new, found.at + 8, True, lenient)
+        adjust(new, found.at + 2, words(bytes(new[found.at + 4 :])) - before, found.protocol)
     return bytes(new)
 
 

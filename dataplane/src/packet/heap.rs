@@ -37,10 +37,10 @@ impl Drop for Lease {
 }
 
 impl HeapPacket {
-    /// A packet holding `frame`, with [`HEADROOM`] before it and 128 bytes behind it.
+    /// A packet holding `frame`, with [`HEADROOM`] before it and 256 bytes behind it: more than an ICMP error grows by.
     #[must_use]
     pub fn from_frame(frame: &[u8]) -> Self {
-        let mut buffer = vec![0; HEADROOM + frame.len() + 128];
+        let mut buffer = vec![0; HEADROOM + frame.len() + 256];
         buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         HeapPacket::new(buffer, HEADROOM + frame.len(), None)
     }
