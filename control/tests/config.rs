@@ -58,7 +58,7 @@ timers:
   udp-ports: {53: 10s}
   hold-down: 1m 30s
   fragment: 3s
-icmp: {rate: 500, burst: 50, silent: [guests]}
+icmp: {rate: 500, burst: 50, silent: [guests], sources: [198.51.100.2]}
 metrics: {listen: "127.0.0.1:9999"}
 "#;
 
@@ -157,6 +157,7 @@ fn everything_in_a_file_arrives() {
     assert_eq!((spec.timers.fragment, spec.limits.fragments), (seconds(3), 1024));
     assert_eq!(spec.timers.tcp_established, seconds(7440), "RFC 5382 REQ-5, by default");
     assert_eq!((spec.icmp.rate, spec.icmp.burst, &spec.icmp.silent[..]), (500, 50, &[InterfaceId(1)][..]));
+    assert_eq!(spec.icmp.sources, ["198.51.100.2".parse::<std::net::IpAddr>().unwrap()]);
 }
 
 #[test]
@@ -602,6 +603,16 @@ fn bad_values_are_named_with_place_key_value_and_remedy() {
         ),
         // ICMP, metrics, control.
         ("rate: 500", "rate: ^0", &["icmp.rate", "\"0\"", "from 1 to 1000000"]),
+        (
+            "sources: [198.51.100.2]",
+            "sources: [^192.0.2.99]",
+            &["icmp.sources[0]", "192.0.2.99 is no address of the gateway's", "`addresses:`"],
+        ),
+        (
+            "sources: [198.51.100.2]",
+            "sources: [198.51.100.2, ^192.168.1.1]",
+            &["icmp.sources[1]", "198.51.100.2 of the same family", "one for each"],
+        ),
         ("silent: [guests]", "silent: [^guest]", &["icmp.silent[0]", "\"guest\"", "did you mean \"guests\"?"]),
         ("127.0.0.1:9999", "127.0.0.1", &["box.yaml:46:19: ", "metrics.listen", "\"127.0.0.1\"", "127.0.0.1:17644"]),
         ("metrics: {", "control: {socket: ^run/x}\nmetrics: {", &["control.socket", "\"run/x\"", "an absolute path"]),

@@ -107,16 +107,15 @@ pub(super) fn solicitation(from: NdEnd, target: Ipv6Addr, to: Option<MacAddr>) -
 /// A neighbour advertisement for `from`, by the router that we are (RFC 4861 §4.4). Without a `to` it is for everyone on
 /// the link, and unsolicited.
 pub(super) fn advertisement(from: NdEnd, to: Option<NdEnd>) -> Box<[u8]> {
-    let mut flags = NdiscNeighborFlags::ROUTER | NdiscNeighborFlags::OVERRIDE;
-    flags.set(NdiscNeighborFlags::SOLICITED, to.is_some());
-    let destination = to.unwrap_or(NdEnd { mac: multicast_mac(ALL_NODES), address: ALL_NODES });
-    let lladdr = Some(EthernetAddress(from.mac.0).into());
-    discovery(from, destination, NdiscRepr::NeighborAdvert { flags, target_addr: from.address, lladdr })
+    advertise(from, from.address, to, NdiscNeighborFlags::ROUTER | NdiscNeighborFlags::OVERRIDE)
 }
 
 /// The same by `from` for `target`, which is not its own: it replaces nobody's (RFC 4861 §7.2.4).
 pub(super) fn proxy_advertisement(from: NdEnd, target: Ipv6Addr, to: Option<NdEnd>) -> Box<[u8]> {
-    let mut flags = NdiscNeighborFlags::ROUTER;
+    advertise(from, target, to, NdiscNeighborFlags::ROUTER)
+}
+
+fn advertise(from: NdEnd, target: Ipv6Addr, to: Option<NdEnd>, mut flags: NdiscNeighborFlags) -> Box<[u8]> {
     flags.set(NdiscNeighborFlags::SOLICITED, to.is_some());
     let destination = to.unwrap_or(NdEnd { mac: multicast_mac(ALL_NODES), address: ALL_NODES });
     let lladdr = Some(EthernetAddress(from.mac.0).into());

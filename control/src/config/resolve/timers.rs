@@ -80,7 +80,7 @@ impl Resolver<'_> {
             let key = format!("icmp.sources[{i}]");
             if let Some(other) = sources.iter().find(|it| it.is_ipv6() == address.is_ipv6()) {
                 self.problem(&key, format_args!("there is {other} of the same family already; give one for each"));
-            } else if !is_own {
+            } else if !is_own && self.sound("interfaces") {
                 self.problem(
                     &key,
                     format_args!("{address} is no address of the gateway's; add it to an interface's `addresses:`"),
